@@ -1,0 +1,34 @@
+# make run     install, then train the main job (a Memo agent on Dark Key-To-Door) on this machine
+# make test    install, then lint and run the tests
+# make clean   remove the virtual environments and the caches
+#
+# Another interpreter: make test PYTHON=python3.12. It gets a virtual environment of its own (.venv-3.12), so that
+# changing back and forth installs nothing twice.
+
+PYTHON ?= python3
+ifeq ($(origin PYTHON),file)
+VENV := .venv
+else
+VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
+
+.PHONY: run test clean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/.installed
+	$(VENV)/bin/python -m experiments.run --config memo_gridworld
+
+test: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m pytest
+
+# The stamp is written last: an installation that was interrupted or failed is done again.
+$(VENV)/.installed: setup.py requirements.txt
+	@echo "Installing memrl into $(VENV) (about a minute the first time) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-* .pytest_cache .ruff_cache *.egg-info build

@@ -1,0 +1,1 @@
+"""Command line tools that join `memrl` and `envs`; each is started with `python -m experiments.NAME`."""

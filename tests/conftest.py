@@ -1,0 +1,73 @@
+"""Settings and fixtures shared by all tests.
+
+The settings are made as environment variables before JAX is imported, so that the processes started by `run_python`
+inherit them.
+"""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def _compilation_cache() -> Path:
+    """Where compiled programs are kept between test runs: one folder per jaxlib version and kind of processor.
+
+    An entry made by another jaxlib or for another processor can crash the process that loads it.
+    """
+    try:
+        cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = "".join(sorted({line for line in cpuinfo if line.startswith(("model name", "flags"))}))
+    except OSError:
+        processor = platform.processor()
+    digest = hashlib.sha256(f"{platform.node()} {processor}".encode()).hexdigest()[:8]
+    return REPOSITORY / ".pytest_cache" / f"jax-{importlib.metadata.version('jaxlib')}-{digest}"
+
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_compilation_cache()))
+# By default only what took a second to compile is kept; the programs of the tests are many and small.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("WANDB_MODE", "disabled")
+
+import jax  # noqa: E402  (it reads the variables above when it is imported)
+
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def getkey():
+    """A function that returns a fresh typed PRNG key at every call, so that no test uses one twice."""
+    keys = iter(jax.random.split(jax.random.key(0), 1000))
+    return lambda: next(keys)
+
+
+@pytest.fixture
+def run_python():
+    """A function that runs `python *arguments` in a process of its own, as a user would, and waits for it.
+
+    The working directory is the root of the repository unless `cwd` says otherwise. Keyword arguments go to
+    `subprocess.run`; `env` is added to the environment of the tests. Returns the CompletedProcess with stdout and
+    stderr as text; a process that takes longer than `timeout` seconds fails the test.
+    """
+
+    def run(*arguments, env=None, timeout=100, **keywords):
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            **{"cwd": REPOSITORY, "capture_output": True, "text": True, **keywords},
+            env={**os.environ, **(env or {})},
+            timeout=timeout,
+        )
+
+    return run
