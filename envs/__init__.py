@@ -1,0 +1,20 @@
+"""Environments: one gymnax `Environment` per file, each with a frozen config dataclass that makes it.
+
+`ENVIRONMENTS` names the configs. `envs.get(name)(**fields).make()` returns `(environment, env_params)`.
+"""
+
+import difflib
+
+from envs.dark_key_to_door import DarkKeyToDoorConfig
+
+ENVIRONMENTS: dict[str, type] = {
+    "dark_key_to_door": DarkKeyToDoorConfig,
+}
+
+
+def get(name: str) -> type:
+    """The config dataclass of the environment called `name`; ValueError with the nearest name if there is none."""
+    if name in ENVIRONMENTS:
+        return ENVIRONMENTS[name]
+    nearest = difflib.get_close_matches(name, ENVIRONMENTS, n=1, cutoff=0.0)[0]
+    raise ValueError(f"There is no environment {name!r}; did you mean {nearest!r}? Known: {', '.join(ENVIRONMENTS)}.")

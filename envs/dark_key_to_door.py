@@ -1,0 +1,216 @@
+"""Dark Key-To-Door: find an invisible key, carry it to an invisible door, and do it again, faster.
+
+A trial is a fixed number of steps in one square room with one placement of start, key and door. It is made of
+attempts: an attempt ends when the agent stands on the door with the key, or when its time is up, and the next one begins
+at the same start with the same key and door (a *soft reset*). In the dark nothing tells where they are, so the first
+attempt is a search, and every later one is as short as the agent's memory is good.
+
+The rules are those of the gridworld code published with Memo (https://github.com/Memory-icrl/memo), step for step:
+
+- reward 1 for the first step onto the key in an attempt and 1 for a step onto the door with the key, so at most 2 per
+  attempt. Where the agent stands counts only after an action, so a start or a door on the key's cell takes one more;
+- the attempt's clock is compared with its limit before it advances: a failed attempt takes `attempt_limit + 1` steps;
+- the soft reset is part of the step that ends the attempt: the agent receives that step's reward together with the
+  observation of the start, and never observes the cell on which its attempt ended;
+- start, key and door are drawn independently and uniformly, and may coincide.
+
+Coordinates are `(x, y)`, each from 0 to `size - 1`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import environment, spaces
+
+ObservationCoding = Literal["coordinates", "one_hot"]
+
+MOVES = np.array([(0, -1), (-1, 0), (0, 1), (1, 0), (0, 0)], np.int32)
+"""Change of `(x, y)` by each action; the last one stays."""
+
+
+@dataclass(frozen=True)
+class DarkKeyToDoorConfig:
+    """A key to find and a door to carry it to, both invisible, again and again in the same room."""
+
+    size: int = 9
+    """Cells along each side of the square room."""
+    attempt_limit: int = 50
+    """Clock value at which an attempt times out; a failed attempt takes one step more than this."""
+    trial_length: int = 500
+    """Steps in one room before everything is drawn anew."""
+    dark: bool = True
+    """Hide the key and the door. In the light, the door's and the key's cells are appended to the observation."""
+    observation: ObservationCoding = "coordinates"
+    """How cells are observed: x and y divided by the size as published, or each as a one-hot vector."""
+    start: tuple[int, int] | None = None
+    """Cell (x, y) where attempts start; drawn for each trial if not given."""
+    key: tuple[int, int] | None = None
+    """Cell (x, y) of the key; drawn for each trial if not given."""
+    door: tuple[int, int] | None = None
+    """Cell (x, y) of the door; drawn for each trial if not given."""
+
+    def __post_init__(self):
+        for field, least in (("size", 2), ("attempt_limit", 1), ("trial_length", 1)):
+            if getattr(self, field) < least:
+                raise ValueError(f"{field} is {getattr(self, field)}, but must be at least {least}.")
+        if self.observation not in get_args(ObservationCoding):
+            allowed = " or ".join(map(repr, get_args(ObservationCoding)))
+            raise ValueError(f"observation is {self.observation!r}, but must be {allowed}.")
+        for field in ("start", "key", "door"):
+            cell = getattr(self, field)
+            if cell is not None and not (len(cell) == 2 and all(0 <= coordinate < self.size for coordinate in cell)):
+                raise ValueError(f"{field} is {cell}, but must be a cell (x, y), x and y from 0 to {self.size - 1}.")
+
+    def make(self) -> tuple["DarkKeyToDoor", "DarkKeyToDoorParams"]:
+        """The environment and its parameters."""
+
+        def cell_or_drawn(cell):
+            return np.array((-1, -1) if cell is None else cell, np.int32)
+
+        # NumPy leaves: making an environment starts no JAX backend.
+        params = DarkKeyToDoorParams(
+            max_steps_in_episode=np.int32(self.trial_length),
+            start=cell_or_drawn(self.start),
+            key=cell_or_drawn(self.key),
+            door=cell_or_drawn(self.door),
+        )
+        return DarkKeyToDoor(self.size, self.attempt_limit, self.dark, self.observation), params
+
+
+@struct.dataclass(kw_only=True)
+class DarkKeyToDoorParams(environment.EnvParams):
+    """What may change without compiling anew; `max_steps_in_episode` (int32) is the length of a trial."""
+
+    start: jax.Array  # int32 [2]: a fixed cell, or (-1, -1): drawn for each trial
+    key: jax.Array  # int32 [2], likewise
+    door: jax.Array  # int32 [2], likewise
+
+
+@struct.dataclass
+class DarkKeyToDoorState(environment.EnvState):
+    """One room during a trial; `time` (int32) counts the trial's steps."""
+
+    attempt_time: jax.Array  # int32: steps taken in this attempt
+    position: jax.Array  # int32 [2]: the agent's cell
+    has_key: jax.Array  # bool: found in this attempt
+    start: jax.Array  # int32 [2], fixed for the trial
+    key: jax.Array  # int32 [2], fixed for the trial
+    door: jax.Array  # int32 [2], fixed for the trial
+
+
+@dataclass(frozen=True)  # equal environments share one compilation of gymnax's jitted `step` and `reset`
+class DarkKeyToDoor(environment.Environment):
+    """The gymnax environment; `DarkKeyToDoorConfig` describes its arguments and checks them.
+
+    Observation, float32: the agent's cell, whether it has the key, the attempt's clock over its limit, and in the light
+    the cells of door and key. A cell is `[x / size, y / size]`, or two one-hot vectors of length `size`.
+
+    A trial ends only by gymnax's time limit, so it is `truncated` and never `terminated`. Every step reports in `info`
+
+    - `soft_reset` (bool): the attempt ended in this step, the next one has begun;
+    - `attempt_succeeded` (bool): it ended at the door, in time or in the very step of the time-out;
+    - `attempt_observation`: what the agent would have observed without the soft reset.
+
+    Where a trial and an attempt end in the same step, `final_observation` is the start's, as after any soft reset: what
+    the agent would have observed next had the trial gone on, which is what a truncated return is bootstrapped from.
+    """
+
+    size: int
+    attempt_limit: int
+    dark: bool
+    observation: ObservationCoding
+
+    @property
+    def default_params(self) -> DarkKeyToDoorParams:
+        return DarkKeyToDoorConfig(size=self.size).make()[1]
+
+    def reset_env(self, key, params):
+        """Begin a trial; `key` is used for the placements."""
+        # gymnax resets in every step, so the draw is most of a step's cost. Three raw words and a remainder (a bias
+        # below size**2 / 2**32) step nearly 4 times faster than `jax.random.randint` of the six coordinates.
+        cells = jax.random.bits(key, (3,), jnp.uint32) % jnp.uint32(self.size**2)
+        drawn = jnp.stack(jnp.divmod(cells.astype(jnp.int32), self.size), axis=-1)
+        fixed = jnp.stack([params.start, params.key, params.door])
+        start, key_cell, door = jnp.where(fixed < 0, drawn, fixed)
+        state = DarkKeyToDoorState(
+            time=jnp.int32(0),
+            attempt_time=jnp.int32(0),
+            position=start,
+            has_key=jnp.bool_(False),
+            start=start,
+            key=key_cell,
+            door=door,
+        )
+        return self.observe(key, state, None, params), state
+
+    def step_env(self, key, state, action, params):
+        """Move, collect, and begin the next attempt where this one ended. Nothing is random: `key` is not used."""
+        position = self.move(state.position, action)
+        on_key = jnp.all(position == state.key)
+        attempt_succeeded = state.has_key & jnp.all(position == state.door)
+        timed_out = state.attempt_time >= self.attempt_limit  # tested before the clock advances, as published
+        soft_reset = attempt_succeeded | timed_out
+        reward = jnp.where(attempt_succeeded | (on_key & ~state.has_key), 1.0, 0.0)
+
+        moved = state.replace(
+            time=state.time + 1,
+            attempt_time=state.attempt_time + 1,
+            position=position,
+            has_key=state.has_key | on_key,
+        )
+        next_state = moved.replace(
+            attempt_time=jnp.where(soft_reset, 0, moved.attempt_time),
+            position=jnp.where(soft_reset, state.start, position),
+            has_key=moved.has_key & ~soft_reset,
+        )
+        info = {
+            "soft_reset": soft_reset,
+            "attempt_succeeded": attempt_succeeded,
+            "attempt_observation": self.observe(key, moved, action, params),
+        }
+        observation = self.observe(key, next_state, action, params)
+        return observation, next_state, reward, self.is_terminated(next_state, params), info
+
+    def move(self, position, action):
+        """The cell, int32 [2], that `action` leads to from `position`; walls hold the agent back."""
+        return jnp.clip(position + jnp.asarray(MOVES)[action], 0, self.size - 1)
+
+    def observe(self, key, state, action, params):
+        """The observation of `state`; it depends neither on `key` nor on `action`."""
+        clock = fractions(self.attempt_limit + 2, self.attempt_limit)[state.attempt_time]
+        agent = [self.encode_cell(state.position), jnp.stack([state.has_key.astype(jnp.float32), clock])]
+        light = [] if self.dark else [self.encode_cell(state.door), self.encode_cell(state.key)]
+        return jnp.concatenate(agent + light)
+
+    def encode_cell(self, cell):
+        """A cell, int32 [2], as the agent observes it: float32 [2] or [2 * size]."""
+        if self.observation == "one_hot":
+            return (cell[:, None] == jnp.arange(self.size)[None, :]).astype(jnp.float32).ravel()
+        return fractions(self.size, self.size)[cell]
+
+    def is_terminated(self, state, params):
+        return jnp.bool_(False)
+
+    @property
+    def num_actions(self) -> int:
+        return len(MOVES)
+
+    def action_space(self, params) -> spaces.Discrete:
+        return spaces.Discrete(self.num_actions)
+
+    def observation_space(self, params) -> spaces.Box:
+        cell_length = 2 * self.size if self.observation == "one_hot" else 2
+        length = cell_length * (1 if self.dark else 3) + 2
+        return spaces.Box(0.0, 1.0, (length,), jnp.float32)
+
+
+def fractions(count, denominator):
+    """The table `[0, 1, ..., count - 1] / denominator`, float32 [count].
+
+    XLA replaces a division by a shared divisor with a product, which rounds differently from the published code.
+    """
+    return jnp.asarray(np.arange(count, dtype=np.float32) / np.float32(denominator))
