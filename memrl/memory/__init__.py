@@ -1,0 +1,33 @@
+"""Memories: one file per family, one contract (`memrl.memory.base`), one registry."""
+
+from memrl.memory.base import Memory, MemoryConfig, rows, state_bytes_per_env
+from memrl.memory.none import NoMemory
+from memrl.memory.recurrent import GRU, LSTM
+from memrl.memory.summary import RMT, AutoCompressor, Memo
+from memrl.memory.transformer import FCT
+
+MEMORIES: dict[str, type[MemoryConfig]] = {
+    "none": NoMemory,
+    "gru": GRU,
+    "lstm": LSTM,
+    "fct": FCT,
+    "memo": Memo,
+    "rmt": RMT,
+    "ac": AutoCompressor,
+}
+"""Every memory by name. A memory listed here goes through the law tests and can be named on the command line."""
+
+__all__ = [
+    "FCT",
+    "GRU",
+    "LSTM",
+    "MEMORIES",
+    "RMT",
+    "AutoCompressor",
+    "Memo",
+    "Memory",
+    "MemoryConfig",
+    "NoMemory",
+    "rows",
+    "state_bytes_per_env",
+]

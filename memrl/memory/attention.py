@@ -1,0 +1,177 @@
+"""What the attention memories share: transformer layers whose cache the caller owns, rotary positions, ring buffers.
+
+Caches are laid out `[B, H, N, d]` (batch, heads, slots, head width): one-token decoding reads them in order, several
+times faster on a CPU than `[B, N, H, d]`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from memrl.memory.base import parameter_dtype
+
+
+class KeysValues(NamedTuple):
+    """Keys and values of one layer, each `[B, H, N, d]`."""
+
+    keys: jax.Array
+    values: jax.Array
+
+
+class Block(NamedTuple):
+    """A group of slots to attend to: keys and values `[B, H, N, d]`, `visible` bool, broadcastable to `[B, Q, N]`."""
+
+    keys: jax.Array
+    values: jax.Array
+    visible: jax.Array
+
+
+def check_transformer(config: Any, sizes: Sequence[str]) -> None:
+    """Refuses transformer hyperparameters that cannot be built: raises ValueError naming the field."""
+    for name in sizes:
+        if getattr(config, name) < 1:
+            raise ValueError(f"memory.{name} is {getattr(config, name)}: it must be at least 1.")
+    if config.features % (2 * config.heads):
+        raise ValueError(
+            f"memory.features is {config.features} and memory.heads is {config.heads}: the width must be a multiple of "
+            "twice the heads, because rotary positions pair up the features of a head."
+        )
+
+
+def attend(queries: jax.Array, blocks: Sequence[Block]) -> tuple[jax.Array, jax.Array]:
+    """Softmax attention over several groups of slots at once, without joining them in memory.
+
+    Args:
+      queries: `[B, H, Q, d]`.
+      blocks: groups of slots; the softmax runs over the slots of all of them.
+
+    Returns:
+      The attended values `[B, H, Q, d]`, exactly 0 for a query that sees no slot, and the float32 (float64 in, float64
+      out) attention weights `[B, H, Q, sum of N]`.
+    """
+    accumulator = parameter_dtype(queries.dtype)
+    queries = queries * jnp.asarray(queries.shape[-1] ** -0.5, queries.dtype)
+    logits = jnp.concatenate(
+        [
+            jnp.where(
+                block.visible[:, None],
+                jnp.einsum("bhqd,bhnd->bhqn", queries, block.keys).astype(accumulator),
+                -jnp.inf,
+            )
+            for block in blocks
+        ],
+        axis=-1,
+    )
+    maximum = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+    weights = jnp.exp(logits - jnp.where(jnp.isneginf(maximum), 0, maximum))
+    total = weights.sum(axis=-1, keepdims=True)
+    weights = weights / jnp.where(total == 0, 1, total)
+    attended = jnp.zeros_like(queries)
+    start = 0
+    for block in blocks:
+        size = block.keys.shape[2]
+        part = jax.lax.slice_in_dim(weights, start, start + size, axis=-1).astype(queries.dtype)
+        attended = attended + jnp.einsum("bhqn,bhnd->bhqd", part, block.values)
+        start += size
+    return attended, weights
+
+
+def rotary(x: jax.Array, positions: jax.Array) -> jax.Array:
+    """Rotary positions (RoPE, arXiv 2104.09864, eq. 34) in the two-halves layout of LLaMA.
+
+    Args:
+      x: `[B, H, K, d]`, `d` even.
+      positions: int `[B, K]`. Scores depend on differences of positions only.
+    """
+    half = x.shape[-1] // 2
+    dtype = parameter_dtype(x.dtype)  # angles are never computed in bfloat16
+    frequencies = 10_000.0 ** (-jnp.arange(half, dtype=dtype) / half)
+    angles = positions[:, None, :, None].astype(dtype) * frequencies[None, None, None, :]
+    cos, sin = jnp.cos(angles).astype(x.dtype), jnp.sin(angles).astype(x.dtype)
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def rms_norm(dtype: jnp.dtype) -> nn.RMSNorm:
+    """Root-mean-square normalisation (arXiv 1910.07467), its statistics in float32 at least."""
+    # Flax's own switch to float32 asks for an implicit promotion that does not exist from float64.
+    return nn.RMSNorm(
+        dtype=dtype, param_dtype=parameter_dtype(dtype), force_float32_reductions=dtype != jnp.float64
+    )
+
+
+class TransformerLayer(nn.Module):
+    """One pre-norm layer in the LLaMA form (RMSNorm, no biases, gated MLP), as in Memo (arXiv 2510.19732, A.4).
+
+    Split in two, so that the memory between the halves decides what is attended to: `project` makes queries, keys and
+    values of the new tokens, `mix` attends and applies the MLP.
+    """
+
+    features: int
+    heads: int
+    mlp_features: int
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        parameters = {"dtype": self.dtype, "param_dtype": parameter_dtype(self.dtype)}
+        self.attention_norm = rms_norm(self.dtype)
+        self.projection = nn.Dense(3 * self.features, use_bias=False, **parameters)
+        self.attention_output = nn.Dense(self.features, use_bias=False, **parameters)
+        self.mlp_norm = rms_norm(self.dtype)
+        self.mlp_input = nn.Dense(2 * self.mlp_features, use_bias=False, **parameters)
+        self.mlp_output = nn.Dense(self.features, use_bias=False, **parameters)
+
+    def project(self, x: jax.Array, positions: jax.Array | None) -> tuple[jax.Array, KeysValues]:
+        """Queries `[B, H, K, d]` and keys and values of the tokens `x` `[B, K, D]` at `positions` `[B, K]`.
+
+        `positions` of `None` leaves the tokens without any position.
+        """
+        joined = self.projection(self.attention_norm(x))
+        joined = joined.reshape(*x.shape[:2], 3, self.heads, self.features // self.heads)
+        queries, keys, values = jnp.moveaxis(joined, (2, 3), (0, 2))
+        if positions is not None:
+            queries, keys = rotary(queries, positions), rotary(keys, positions)
+        # A masked slot has weight 0, and 0 x NaN is NaN. A bad token stays bad through its key, whose score is masked
+        # by selection; its value must not reach the tokens that cannot see it.
+        values = jnp.where(jnp.isfinite(values), values, 0)
+        return queries, KeysValues(keys, values)
+
+    def mix(self, x: jax.Array, queries: jax.Array, blocks: Sequence[Block]) -> tuple[jax.Array, jax.Array]:
+        """The output `[B, K, D]` of the layer for the tokens `x` `[B, K, D]`, which attend to `blocks`, and its weights."""
+        attended, weights = attend(queries, blocks)
+        x = x + self.attention_output(attended.swapaxes(1, 2).reshape(x.shape))
+        gate, value = jnp.split(self.mlp_input(self.mlp_norm(x)), 2, axis=-1)
+        return x + self.mlp_output(nn.gelu(gate) * value), weights
+
+
+def empty_cache(batch: int, heads: int, slots: int, width: int, dtype: jnp.dtype) -> KeysValues:
+    """Zeroed keys and values `[batch, heads, slots, width]`, two buffers, so that both can be donated."""
+    shape = (batch, heads, slots, width)
+    return KeysValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+
+def write_at(cache: KeysValues, slot: jax.Array, new: KeysValues) -> KeysValues:
+    """Writes `new` `[B, H, K, d]` at the slots `slot, ..., slot + K - 1`, in place inside a scan."""
+    return jax.tree.map(lambda c, n: jax.lax.dynamic_update_slice_in_dim(c, n, slot, axis=2), cache, new)
+
+
+def ring_index(written: jax.Array, slots: int) -> jax.Array:
+    """Which item each slot of a ring holds after `written` items: int32 `[slots]`, negative where there is none yet.
+
+    Item `i` is written to slot `i % slots`.
+    """
+    latest = written - 1
+    return latest - (latest - jnp.arange(slots, dtype=jnp.int32)) % slots
+
+
+def latest_reset(resets: jax.Array, index: jax.Array) -> jax.Array:
+    """The index of the latest reset at or before each of `K` consecutive tokens: int32 `[B, K]`, -1 where there is none.
+
+    Args:
+      resets: bool `[B, K]`.
+      index: int32 `[K]`, the index of each token, increasing.
+    """
+    return jax.lax.cummax(jnp.where(resets, index[None, :], -1), axis=1)

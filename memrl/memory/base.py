@@ -1,0 +1,123 @@
+"""The memory contract: what every memory is, and the laws it obeys.
+
+A memory is two things, both in one file:
+
+* a frozen dataclass of hyperparameters (a `MemoryConfig`): what a user writes in a config and sees in `--help`;
+* a linen module (a `Memory`), made by the dataclass's `build`, with the three methods of the contract.
+
+Shapes are time-major: `T` steps, `B` environments, `D` input features, `F` output features.
+
+The laws, tested on every registered memory by `tests/memory/test_laws.py`:
+
+1. `unroll` equals a scan of `step`, in outputs and in the final state, however `T` is cut into unrolls.
+2. A reset forgets everything, NaN and infinity included.
+3. Causality: no output depends on a later input.
+4. The rows of a batch never mix.
+5. State shapes and dtypes never change.
+6. Gradients reach every parameter, and exactly those past inputs that the published method says.
+7. Anything random is drawn from the state, so that learning replays what acting drew.
+
+A state is a pytree in which every leaf is either a scalar, shared by the whole batch (a clock, its PRNG key), or has the
+batch as its leading axis. That one rule tells how a state is cut into minibatches (`rows`) and split over devices.
+"""
+
+import dataclasses
+from typing import Any, Self
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+State = Any
+"""The state of a memory: a pytree of static shapes, see the module docstring."""
+
+
+class Memory(nn.Module):
+    """Base of all memories; a subclass implements the contract and nothing else is inherited."""
+
+    def initial_state(self, batch: int, key: jax.Array | None = None) -> State:
+        """The state of `batch` empty memories. Needs no parameters.
+
+        Args:
+          batch: number of environments `B`.
+          key: source of whatever the memory draws at random; consumed here. `None` stands for `jax.random.key(0)`.
+        """
+        raise NotImplementedError
+
+    def step(self, state: State, x: jax.Array, reset: jax.Array) -> tuple[State, jax.Array]:
+        """Acting: reads one input. Where `reset`, the memory is empty *before* `x` is read.
+
+        Args:
+          state: as returned by `initial_state`, `step` or `unroll`.
+          x: inputs `[B, D]`.
+          reset: bool `[B]`.
+
+        Returns:
+          The next state and the outputs `[B, F]`.
+        """
+        raise NotImplementedError
+
+    def unroll(self, state: State, xs: jax.Array, resets: jax.Array) -> tuple[State, jax.Array]:
+        """Learning: reads `T` inputs, in parallel over time where the mathematics allows.
+
+        Args:
+          state: the state before the first input.
+          xs: inputs `[T, B, D]`.
+          resets: bool `[T, B]`.
+
+        Returns:
+          The state after the last input and the outputs `[T, B, F]`; both equal to a scan of `step`.
+        """
+        raise NotImplementedError
+
+    def tokens_attended(self, state: State) -> jax.Array:
+        """How many remembered tokens the latest step attended to, its own included: int32 `[B]`, 0 without attention."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryConfig:
+    """Base of the hyperparameters of a memory."""
+
+    def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
+        """The linen module. `dtype` is that of computation and state; parameters are at least float32."""
+        raise NotImplementedError
+
+    def with_capacity(self, steps: int) -> Self:
+        """The same memory (the same parameters) with room for exactly the latest `steps` steps.
+
+        Memories of a fixed size have nothing to drop and return themselves.
+        """
+        return self
+
+    def without_noise(self) -> Self:
+        """The same memory with everything random that serves learning alone switched off, for evaluation."""
+        return self
+
+
+def parameter_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """The dtype of parameters under a compute dtype: float32 unless float64 is asked for."""
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
+def rows(state: State, index: jax.Array) -> State:
+    """The state of the environments `index` (int `[N]`) of a batch; shared scalars stay as they are."""
+    return jax.tree.map(lambda leaf: leaf if leaf.ndim == 0 else leaf[index], state)
+
+
+def select(reset: jax.Array, empty: State, state: State) -> State:
+    """Row by row `empty` where `reset` `[B]`, else `state`: a selection, so that nothing, NaN included, survives.
+
+    For states whose leaves all have a batch axis.
+    """
+    return jax.tree.map(
+        lambda e, s: jnp.where(reset.reshape(reset.shape + (1,) * (s.ndim - 1)), e, s),
+        empty,
+        state,
+    )
+
+
+def state_bytes_per_env(memory: Memory) -> int:
+    """Bytes of state that one environment needs, the shared scalars counted once."""
+    state = jax.eval_shape(lambda: memory.initial_state(1))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
