@@ -1,8 +1,8 @@
 """Dark Key-To-Door: find an invisible key, carry it to an invisible door, and do it again, faster.
 
 A trial is a fixed number of steps in one square room with one placement of start, key and door. It is made of
-attempts: an attempt ends when the agent stands on the door with the key, or when its time is up, and the next one begins
-at the same start with the same key and door (a *soft reset*). In the dark nothing tells where they are, so the first
+attempts: an attempt ends when the agent stands on the door with the key, or when its time is up, and the next begins at
+the same start with the same key and door (a *soft reset*). In the dark nothing tells where they are, so the first
 attempt is a search, and every later one is as short as the agent's memory is good.
 
 The rules are those of the gridworld code published with Memo (https://github.com/Memory-icrl/memo), step for step:
@@ -18,13 +18,16 @@ Coordinates are `(x, y)`, each from 0 to `size - 1`.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
+
+from envs import drawing
+from envs.player import Player
 
 ObservationCoding = Literal["coordinates", "one_hot"]
 
@@ -100,6 +103,13 @@ class DarkKeyToDoorState(environment.EnvState):
     start: jax.Array  # int32 [2], fixed for the trial
     key: jax.Array  # int32 [2], fixed for the trial
     door: jax.Array  # int32 [2], fixed for the trial
+
+
+class SearcherState(NamedTuple):
+    """What the searcher has not ruled out, bool [size, size] by x and y. Once found, a single cell is left."""
+
+    key_cells: jax.Array
+    door_cells: jax.Array
 
 
 @dataclass(frozen=True)  # equal environments share one compilation of gymnax's jitted `step` and `reset`
@@ -206,6 +216,81 @@ class DarkKeyToDoor(environment.Environment):
         cell_length = 2 * self.size if self.observation == "one_hot" else 2
         length = cell_length * (1 if self.dark else 3) + 2
         return spaces.Box(0.0, 1.0, (length,), jnp.float32)
+
+    def players(self) -> dict[str, Player]:
+        """The reference players.
+
+        - `oracle` sees everything and takes a shortest path to the key and on to the door: the largest possible return.
+        - `searcher` has only what the dark observation, the reward and the soft-reset flag tell, and remembers it all for
+          the trial. Without the key it goes to the nearest cell where the key may be, with it to the nearest where the
+          door may be, and so to key and door themselves once they are found. Greedy, hence not the best possible.
+        """
+        return {
+            "oracle": Player(lambda params: None, self.play_oracle),
+            "searcher": Player(self.begin_search, self.play_searcher),
+        }
+
+    def play_oracle(self, player_state, state, params):
+        return player_state, self.approach(state.position, jnp.where(state.has_key, state.door, state.key))
+
+    def begin_search(self, params):
+        anywhere = jnp.ones((self.size, self.size), bool)
+        return SearcherState(key_cells=anywhere, door_cells=anywhere)
+
+    def play_searcher(self, known, state, params):
+        cells = jnp.stack(jnp.meshgrid(jnp.arange(self.size), jnp.arange(self.size), indexing="ij"), axis=-1)
+        possible = jnp.where(state.has_key, known.door_cells, known.key_cells)
+        distances = jnp.where(possible, jnp.abs(cells - state.position[None, None]).sum(-1), 2 * self.size)
+        nearest = jnp.stack(jnp.divmod(jnp.argmin(distances), self.size))
+        action = self.approach(state.position, nearest)
+
+        # The step's reward will tell whether the cell stepped on was the one looked for. Key and door are read from the
+        # state for nothing else: what will be known after the step is noted down before it.
+        stepped_on = self.move(state.position, action)
+        here = jnp.all(cells == stepped_on[None, None], axis=-1)
+
+        def learn(possible, target):
+            return jnp.where(jnp.all(stepped_on == target), here, possible & ~here)
+
+        known = SearcherState(
+            key_cells=jnp.where(state.has_key, known.key_cells, learn(known.key_cells, state.key)),
+            door_cells=jnp.where(state.has_key, learn(known.door_cells, state.door), known.door_cells),
+        )
+        return known, action
+
+    def approach(self, position, cell):
+        """The action that leads from `position` closest to `cell`; both int32 [2]."""
+        reached = self.move(position[None], jnp.arange(self.num_actions))
+        return jnp.argmin(jnp.abs(reached - cell[None]).sum(-1))
+
+    def render(self, state, params) -> np.ndarray:
+        """A picture of one environment for spectators, who see in the dark: uint8 [H, W, 3], `drawing.CELL` per cell.
+
+        x runs to the right, y down. Framed: the start. Blue: the door, bright once the agent has the key. Yellow: the
+        key, which the agent (a disc) takes along.
+        """
+        has_key = bool(state.has_key)
+        image = np.full((self.size * drawing.CELL, self.size * drawing.CELL, 3), 40.0 if self.dark else 190.0)
+        image[:: drawing.CELL] = image[:, :: drawing.CELL] = image[-1] = image[:, -1] = 75.0
+
+        def draw(cell, shape, colour):
+            x, y = np.asarray(cell) * drawing.CELL
+            tile = image[y : y + drawing.CELL, x : x + drawing.CELL]
+            drawing.paint(tile, shape - 1.5, drawing.BLACK)  # an outline, so that nothing fades into another shape
+            drawing.paint(tile, shape, colour)
+
+        frame = np.abs(drawing.rectangle(0.11, 0.11, 0.89, 0.89)) - 1
+        door = drawing.rectangle(0.24, 0.12, 0.76, 0.88)
+        agent = drawing.disc(0.5, 0.5, 0.34)
+        key_shaft = drawing.rectangle(0.48, 0.47, 0.86, 0.55)
+        key_teeth = np.minimum(drawing.rectangle(0.66, 0.5, 0.72, 0.67), drawing.rectangle(0.8, 0.5, 0.86, 0.67))
+        key = np.minimum(drawing.ring(0.33, 0.51, 0.14, 0.1), np.minimum(key_shaft, key_teeth))
+
+        draw(state.start, frame, drawing.WHITE)
+        draw(state.door, door, drawing.SKY_BLUE if has_key else drawing.BLUE)
+        draw(state.position, agent, drawing.VERMILLION)
+        draw(state.position if has_key else state.key, key, drawing.YELLOW)
+        return np.round(image).astype(np.uint8)
 
 
 def fractions(count, denominator):

@@ -1,0 +1,45 @@
+"""Reference players: hand-written strategies that give the reference lines of plots and tables.
+
+`environment.players()` names those of an environment, `dict[str, Player]`; the first is an upper bound, a player that
+knows everything. A player is two pure functions for one environment; `vmap` them for many.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Player(NamedTuple):
+    """A strategy with a memory of its own, which starts anew whenever a trial begins."""
+
+    initial_state: Callable[[Any], Any]
+    """`initial_state(env_params) -> player_state`: what the player remembers as a trial begins."""
+    act: Callable[[Any, Any, Any], tuple[Any, jax.Array]]
+    """`act(player_state, env_state, env_params) -> (player_state, action)`, once per step."""
+
+
+def play(environment, env_params, player: Player, key, num_environments: int, num_steps: int) -> jax.Array:
+    """Let `player` act in B = `num_environments` environments for T = `num_steps` steps from the start of a trial.
+
+    Trials that end are followed by new ones. `key` is used for the environments. Returns the rewards, float32 [T, B].
+    """
+
+    def play_one(key):
+        reset_key, step_key = jax.random.split(key)
+        _, env_state = environment.reset(reset_key, env_params)
+
+        def step(carry, key):
+            player_state, env_state = carry
+            player_state, action = player.act(player_state, env_state, env_params)
+            _, env_state, reward, terminated, truncated, _ = environment.step(key, env_state, action, env_params)
+            fresh_state = player.initial_state(env_params)
+            player_state = jax.tree.map(partial(jnp.where, terminated | truncated), fresh_state, player_state)
+            return (player_state, env_state), reward
+
+        carry = (player.initial_state(env_params), env_state)
+        return jax.lax.scan(step, carry, jax.random.split(step_key, num_steps))[1]
+
+    return jax.jit(jax.vmap(play_one, out_axes=1))(jax.random.split(key, num_environments))
