@@ -1,0 +1,243 @@
+"""Learning: proximal policy optimisation (PPO, arXiv 1707.06347) on whole sequences, the same for every memory."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from memrl.memory.base import State, rows
+from memrl.networks import ActorCritic, Inputs
+from memrl.rollout import Trajectory, log_prob
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """Hyperparameters of PPO."""
+
+    num_envs: int = 256
+    """Environments B, over all devices."""
+    unroll_length: int = 100
+    """Steps T of each environment between two updates; gradients flow through all of them."""
+    epochs: int = 4
+    """Passes over the data of an update."""
+    minibatches: int = 8
+    """Gradient steps per pass; a minibatch holds whole sequences of `num_envs / minibatches` environments."""
+    learning_rate: float = 1e-3
+    """Step size of Adam at the start."""
+    final_learning_rate: float = 0.0
+    """Step size of Adam at the end of training; linear in between."""
+    discount: float = 0.99
+    """Discount factor γ."""
+    gae_lambda: float = 0.95
+    """Trace decay λ of generalised advantage estimation."""
+    clip: float = 0.2
+    """The probability ratio earns nothing beyond 1 ± clip."""
+    value_clip: float | None = None
+    """If given, the value may move this far from its old prediction in one update."""
+    value_coefficient: float = 0.5
+    """Weight of the value loss."""
+    entropy_coefficient: float = 0.01
+    """Weight of the entropy bonus at the start."""
+    final_entropy_coefficient: float = 0.01
+    """Weight of the entropy bonus at the end of training; linear in between."""
+    normalise_advantage: bool = True
+    """Scale advantages to mean 0 and standard deviation 1 in each minibatch, over all devices."""
+    max_gradient_norm: float = 0.5
+    """Longer gradients are scaled down to this length."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "unroll_length", "epochs", "minibatches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"ppo.{name} is {getattr(self, name)}: it must be at least 1.")
+        for name in ("discount", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"ppo.{name} is {getattr(self, name)}: it must be from 0 to 1.")
+        for name in ("learning_rate", "clip", "max_gradient_norm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"ppo.{name} is {getattr(self, name)}: it must be greater than 0.")
+        if self.num_envs % self.minibatches:
+            raise ValueError(
+                f"ppo.num_envs is {self.num_envs} and ppo.minibatches is {self.minibatches}: "
+                "the minibatches must divide the environments."
+            )
+
+
+class Minibatch(NamedTuple):
+    """Whole sequences of `N` environments, leaves `[T, N, ..]`."""
+
+    inputs: Inputs
+    reset: jax.Array
+    action: jax.Array
+    log_prob: jax.Array
+    value: jax.Array
+    advantage: jax.Array
+
+
+def generalised_advantage(
+    rewards: jax.Array,
+    discounts: jax.Array,
+    values: jax.Array,
+    next_values: jax.Array,
+    trace_decays: jax.Array,
+) -> jax.Array:
+    """Generalised advantage estimation (arXiv 1506.02438, eq. 16), with ends given by the caller, step by step:
+
+        δ_t = r_t + γ_t v'_t - v_t
+        A_t = δ_t + γ_t λ_t A_{t+1}
+
+    Args:
+      rewards: `r_t`, `[T, ..]`.
+      discounts: `γ_t`, the weight of what follows step `t`; 0 where the task terminated.
+      values: `v_t`, the prediction before step `t`.
+      next_values: `v'_t`, the prediction after step `t`, before any reset.
+      trace_decays: `λ_t`; 0 where step `t + 1` belongs to another trial.
+
+    Returns:
+      Advantages `A_t`, `[T, ..]`.
+    """
+    errors = rewards + discounts * next_values - values
+
+    def backwards(following: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        error, decay = now
+        advantage = error + decay * following
+        return advantage, advantage
+
+    _, advantages = jax.lax.scan(
+        backwards, jnp.zeros_like(errors[0]), (errors, discounts * trace_decays), reverse=True
+    )
+    return advantages
+
+
+def trajectory_advantage(trajectory: Trajectory, last_value: jax.Array, config: PPOConfig) -> jax.Array:
+    """Advantages `[T, B]` of a rollout. `last_value` `[B]` is the value of what follows its last step."""
+    following = jnp.concatenate([trajectory.value[1:], last_value[None]])
+    done = trajectory.terminated | trajectory.truncated
+    return generalised_advantage(
+        trajectory.reward,
+        jnp.where(trajectory.terminated, 0, config.discount),
+        trajectory.value,
+        jnp.where(trajectory.truncated, trajectory.final_value, following),
+        jnp.where(done, 0, config.gae_lambda),
+    )
+
+
+def loss(
+    policy: ActorCritic,
+    params: Any,
+    memory: State,
+    batch: Minibatch,
+    entropy_coefficient: jax.Array,
+    config: PPOConfig,
+    axis: str,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The clipped objective (arXiv 1707.06347, eq. 7 and 9) of this device's part of a minibatch, and its statistics.
+
+    Args:
+      memory: the state of the memories before the first step, `[N, ..]`.
+      axis: name of the device axis, over which advantages are normalised.
+    """
+    _, outputs = policy.apply(params, memory, batch.inputs, batch.reset, method="unroll")
+    log_probs = jax.nn.log_softmax(outputs.logits)
+    log_ratio = log_prob(outputs.logits, batch.action) - batch.log_prob
+    ratio = jnp.exp(log_ratio)
+
+    advantage = batch.advantage
+    if config.normalise_advantage:
+        advantage = advantage - jax.lax.pmean(advantage.mean(), axis)
+        advantage = advantage / (jnp.sqrt(jax.lax.pmean(jnp.square(advantage).mean(), axis)) + 1e-8)
+    clipped_ratio = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
+    policy_loss = -jnp.minimum(ratio * advantage, clipped_ratio * advantage).mean()
+
+    target = batch.advantage + batch.value
+    value_error = jnp.square(outputs.value - target)
+    if config.value_clip is not None:
+        value = batch.value + jnp.clip(outputs.value - batch.value, -config.value_clip, config.value_clip)
+        value_error = jnp.maximum(value_error, jnp.square(value - target))
+    value_loss = 0.5 * value_error.mean()
+
+    entropy = -(jnp.exp(log_probs) * log_probs).sum(axis=-1).mean()
+    total = policy_loss + config.value_coefficient * value_loss - entropy_coefficient * entropy
+    return total, {
+        "loss": total,
+        "policy_loss": policy_loss,
+        "value_loss": value_loss,
+        "entropy": entropy,
+        # http://joschu.net/blog/kl-approx.html, the estimator that is never negative
+        "approximate_kl": (ratio - 1 - log_ratio).mean(),
+        "clip_fraction": (jnp.abs(ratio - 1) > config.clip).mean(dtype=ratio.dtype),
+        "ratio_deviation": jnp.abs(ratio - 1).max(),
+    }
+
+
+def minibatch_rows(key: jax.Array, num_envs: int, minibatches: int, axis: str) -> jax.Array:
+    """Which of this device's `num_envs` environments each minibatch takes: int32 `[minibatches, num_envs / minibatches]`.
+
+    Consecutive environments form groups of `minibatches`, and each group deals its members out, one to each minibatch, in
+    a random order of its own. The same environments then learn together on any number of devices.
+    """
+    groups = num_envs // minibatches
+    group = jnp.arange(groups, dtype=jnp.int32)
+    first = jax.lax.axis_index(axis) * groups
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + group)
+    order = jax.vmap(lambda key: jax.random.permutation(key, minibatches))(keys).astype(jnp.int32)
+    return (order + group[:, None] * minibatches).T
+
+
+def learn(
+    policy: ActorCritic,
+    optimizer: optax.GradientTransformation,
+    params: Any,
+    optimizer_state: Any,
+    memory: State,
+    trajectory: Trajectory,
+    advantage: jax.Array,
+    entropy_coefficient: jax.Array,
+    key: jax.Array,
+    config: PPOConfig,
+    axis: str,
+) -> tuple[Any, Any, dict[str, jax.Array]]:
+    """All epochs and minibatches of one update, on every device of `axis` at once.
+
+    Args:
+      memory: the state of this device's memories before the first step of the trajectory.
+      trajectory: what this device's environments did, `[T, B, ..]`.
+      advantage: `[T, B]`.
+      key: the same on all devices; consumed here.
+
+    Returns:
+      Parameters and optimiser state, and the statistics averaged over all minibatches, except `ratio_deviation`: the
+      largest |ratio - 1| of the first minibatch, before any gradient step. It is the rounding error between acting and
+      learning, and nothing else.
+    """
+    data = Minibatch(
+        inputs=trajectory.inputs,
+        reset=trajectory.reset,
+        action=trajectory.action,
+        log_prob=trajectory.log_prob,
+        value=trajectory.value,
+        advantage=advantage,
+    )
+
+    def gradient_step(carry: tuple[Any, Any], index: jax.Array):
+        params, optimizer_state = carry
+        batch = jax.tree.map(lambda leaf: leaf[:, index], data)
+        gradients, statistics = jax.grad(loss, argnums=1, has_aux=True)(
+            policy, params, rows(memory, index), batch, entropy_coefficient, config, axis
+        )
+        gradients = jax.lax.pmean(gradients, axis)
+        with jax.numpy_dtype_promotion("standard"):  # Optax's Adam relies on implicit promotion, also where ours is strict
+            updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
+        statistics["gradient_norm"] = optax.global_norm(gradients)
+        return (optax.apply_updates(params, updates), optimizer_state), statistics
+
+    index = jax.vmap(minibatch_rows, in_axes=(0, None, None, None))(
+        jax.random.split(key, config.epochs), advantage.shape[1], config.minibatches, axis
+    )
+    (params, optimizer_state), statistics = jax.lax.scan(
+        gradient_step, (params, optimizer_state), index.reshape(-1, index.shape[-1])
+    )
+    first_deviation = jax.lax.pmax(statistics.pop("ratio_deviation")[0], axis)
+    averages = {name: jax.lax.pmean(value.mean(), axis) for name, value in statistics.items()}
+    return params, optimizer_state, {**averages, "ratio_deviation": first_deviation}

@@ -1,0 +1,37 @@
+"""Where things live: one axis of devices; environments are split over it, everything else is on all of them."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXIS = "devices"
+"""Name of the one mesh axis."""
+
+
+def device_mesh(num_devices: int | None = None) -> Mesh:
+    """A mesh of `num_devices` devices, over all processes; all there are if `None`.
+
+    Raises:
+      ValueError: more devices are asked for than there are.
+    """
+    devices = jax.devices()
+    if num_devices is None:
+        num_devices = len(devices)
+    if not 1 <= num_devices <= len(devices):
+        raise ValueError(
+            f"devices is {num_devices}: this machine offers {len(devices)} ({devices[0].platform}), "
+            f"so it must be from 1 to {len(devices)}."
+        )
+    return Mesh(np.array(devices[:num_devices]), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def split_specs(tree: Any) -> Any:
+    """Partition specs of a tree whose leaves are scalars, on all devices, or `[B, ..]`, split over them."""
+    return jax.tree.map(lambda leaf: PartitionSpec(AXIS) if leaf.ndim else PartitionSpec(), tree)
+
+
+def shardings(mesh: Mesh, specs: Any) -> Any:
+    """The same tree with every partition spec bound to `mesh`."""
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)

@@ -1,0 +1,146 @@
+"""Training: the state of a run and the compiled, device-sharded program that advances it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh, PartitionSpec
+
+from memrl import sharding
+from memrl.networks import ActorCritic
+from memrl.ppo import PPOConfig, learn, trajectory_advantage
+from memrl.rollout import ActorState, initial_actor_state, rollout
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything that changes during training. Saved and restored, a run goes on bit for bit."""
+
+    params: Any
+    """Parameters of the policy, on every device."""
+    optimizer: Any
+    """State of the optimiser, on every device."""
+    actor: ActorState
+    """Environments, memories and their last inputs, split over the devices."""
+    key: jax.Array
+    """PRNG key of what is not per environment."""
+    update: jax.Array
+    """Updates done, int32."""
+
+
+class Training(NamedTuple):
+    """The program of a run: two pure functions, compiled on first use (or ahead, with `.lower`)."""
+
+    initial_state: Callable[[jax.Array], TrainState]
+    """From a typed PRNG key to the state before the first update, placed on the devices."""
+    advance: Callable[[TrainState], tuple[TrainState, dict[str, jax.Array]]]
+    """From a state, which is consumed, to the state a chunk of updates later and float32 metrics `[chunk]`."""
+
+
+def make_optimizer(config: PPOConfig, num_updates: int) -> optax.GradientTransformation:
+    """Adam on clipped gradients, its step size linear over all gradient steps of the run."""
+    gradient_steps = num_updates * config.epochs * config.minibatches
+    schedule = optax.linear_schedule(config.learning_rate, config.final_learning_rate, gradient_steps)
+    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(schedule, eps=1e-5))
+
+
+def make_training(
+    policy: ActorCritic,
+    environment: Any,
+    env_params: Any,
+    config: PPOConfig,
+    num_updates: int,
+    mesh: Mesh,
+    chunk: int = 1,
+    optimizer: optax.GradientTransformation | None = None,
+) -> Training:
+    """Builds the program; compiles nothing yet.
+
+    Args:
+      policy: what is trained.
+      environment, env_params: a gymnax environment and its parameters.
+      config: how.
+      num_updates: length of the whole run, which the schedules need.
+      mesh: a one-axis mesh, see `memrl.sharding.device_mesh`.
+      chunk: updates per call of `advance`.
+      optimizer: takes the place of `make_optimizer`.
+
+    Raises:
+      ValueError: the devices do not divide the environments of a minibatch.
+    """
+    devices = mesh.devices.size
+    if config.num_envs % (config.minibatches * devices):
+        raise ValueError(
+            f"ppo.num_envs is {config.num_envs}, ppo.minibatches {config.minibatches} and devices {devices}: "
+            f"the environments must be a multiple of minibatches x devices = {config.minibatches * devices}."
+        )
+    optimizer = make_optimizer(config, num_updates) if optimizer is None else optimizer
+
+    def initial_state(key: jax.Array) -> TrainState:
+        key_params, key_actor, key = jax.random.split(key, 3)
+        actor = initial_actor_state(policy, environment, env_params, config.num_envs, key_actor)
+        params = policy.init(key_params, actor.memory, actor.inputs, actor.reset, method="step")
+        return TrainState(params, optimizer.init(params), actor, key, jnp.int32(0))
+
+    def update(state: TrainState, _: None) -> tuple[TrainState, dict[str, jax.Array]]:
+        actor, trajectory = rollout(policy, environment, env_params, state.params, state.actor, config.unroll_length)
+        _, last = policy.apply(state.params, actor.memory, actor.inputs, actor.reset, method="step")
+        advantage = trajectory_advantage(trajectory, last.value, config)
+        progress = state.update.astype(jnp.float32) / num_updates
+        entropy_coefficient = config.entropy_coefficient + progress * (
+            config.final_entropy_coefficient - config.entropy_coefficient
+        )
+        key, key_learn = jax.random.split(state.key)
+        params, optimizer_state, statistics = learn(
+            policy,
+            optimizer,
+            state.params,
+            state.optimizer,
+            state.actor.memory,
+            trajectory,
+            advantage,
+            entropy_coefficient,
+            key_learn,
+            config,
+            sharding.AXIS,
+        )
+
+        done = trajectory.terminated | trajectory.truncated
+        trials = jax.lax.psum(done.sum(dtype=jnp.float32), sharding.AXIS)
+        returns = jax.lax.psum(jnp.where(done, trajectory.trial_return, 0).sum(), sharding.AXIS)
+        target = advantage + trajectory.value
+        residual = jax.lax.pmean(jnp.square(advantage - jax.lax.pmean(advantage.mean(), sharding.AXIS)).mean(), sharding.AXIS)
+        spread = jax.lax.pmean(jnp.square(target - jax.lax.pmean(target.mean(), sharding.AXIS)).mean(), sharding.AXIS)
+        metrics = {
+            "update": (state.update + 1).astype(jnp.float32),
+            "return": returns / trials,  # NaN when no trial ended in this update
+            "trials": trials,
+            "reward_per_step": jax.lax.pmean(trajectory.reward.mean(), sharding.AXIS),
+            "explained_variance": 1 - residual / spread,
+            **statistics,
+        }
+        return TrainState(params, optimizer_state, actor, key, state.update + 1), metrics
+
+    shapes = jax.eval_shape(initial_state, jax.random.key(0))
+    specs = TrainState(
+        params=jax.tree.map(lambda _: PartitionSpec(), shapes.params),
+        optimizer=jax.tree.map(lambda _: PartitionSpec(), shapes.optimizer),
+        actor=sharding.split_specs(shapes.actor),
+        key=PartitionSpec(),
+        update=PartitionSpec(),
+    )
+    # check_vma=False: gradients stay this device's own until `learn` averages them. Under the default they arrive
+    # summed already, and averaging them again does nothing, silently.
+    advance = jax.shard_map(
+        lambda state: jax.lax.scan(update, state, length=chunk),
+        mesh=mesh,
+        in_specs=(specs,),
+        out_specs=(specs, PartitionSpec()),
+        check_vma=False,
+    )
+    return Training(
+        initial_state=jax.jit(initial_state, out_shardings=sharding.shardings(mesh, specs)),
+        advance=jax.jit(advance, donate_argnums=0),
+    )
