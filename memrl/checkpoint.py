@@ -71,15 +71,18 @@ class Checkpointer:
           metadata: what else to keep, of JSON types.
 
         Raises:
-          CheckpointError: a leaf of the state is no JAX array or has no elements.
+          CheckpointError: a leaf of the state is no JAX array or has no elements, or a later update has a checkpoint.
         """
         for path, leaf in _leaves(state):
             if not isinstance(leaf, jax.Array):
                 raise CheckpointError(f"Cannot save {path}: it is a {type(leaf).__name__}, not a JAX array.")
             if leaf.size == 0:
                 raise CheckpointError(f"Cannot save {path}: an array of shape {leaf.shape} has no elements.")
-        if update in self._manager.all_steps():
+        saved = self._manager.all_steps()
+        if update in saved:
             return
+        if saved and update < max(saved):  # Orbax would skip it without a word.
+            raise CheckpointError(f"Cannot save update {update}: {self.directory} holds the later update {max(saved)}.")
         description = {
             "metadata": metadata,
             "types": {path: _type(leaf) for path, leaf in _leaves(state)},

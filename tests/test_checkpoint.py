@@ -100,6 +100,13 @@ def test_an_update_is_saved_once(tmp_path):
     assert Checkpointer(tmp_path).restore(template())[1] == {"first": True}
 
 
+def test_an_update_before_the_latest_is_refused(tmp_path):
+    save(tmp_path, 1, 5)
+    with pytest.raises(CheckpointError, match=r"Cannot save update 3: .* holds the later update 5\."):
+        save(tmp_path, 3)
+    assert Checkpointer(tmp_path).updates() == [1, 5]
+
+
 def test_reading_changes_nothing_on_disk(tmp_path):
     save(tmp_path, 1)
     unfinished = tmp_path / "2.orbax-checkpoint-tmp-0"  # as of a save that another process is at
@@ -182,8 +189,10 @@ def description_file(checkpoint: Path) -> Path:
     return checkpoint / "description" / "metadata"
 
 
-@pytest.mark.parametrize("how", ["deleted", "truncated", "garbled"])
-@pytest.mark.parametrize("which", [array_file, description_file])
+@pytest.mark.parametrize(
+    ("which", "how"),
+    [(array_file, "garbled"), *((description_file, how) for how in ("deleted", "truncated", "garbled"))],
+)
 def test_damage_is_noticed(tmp_path, which, how):
     save(tmp_path, 1, 2)
     damage(which(tmp_path / "2"), how)
@@ -194,6 +203,23 @@ def test_damage_is_noticed(tmp_path, which, how):
     damage(which(tmp_path / "1"), how)
     with pytest.raises(CheckpointError, match=r"/2 is damaged: .*; there is no good older one\.$"):
         checkpointer.restore(template())
+
+
+@pytest.mark.parametrize("how", ["deleted", "truncated"])
+def test_arrays_that_cannot_be_read(tmp_path, run_python, how):
+    """In a process of its own: Orbax abandons its other reads, which then raise exceptions that nobody can catch."""
+    save(tmp_path, 1, 2)
+    damage(array_file(tmp_path / "2"), how)
+    script = (
+        "import sys; from tests.test_checkpoint import *\n"
+        "try: Checkpointer(sys.argv[1]).restore(template())\n"
+        "except CheckpointError as error: print(error)"
+    )
+    printed = run_python("-c", script, tmp_path).stdout
+    assert printed == (
+        f"The checkpoint {tmp_path / '2'} is damaged: its arrays cannot be read; "
+        "remove that folder to go back to update 1.\n"
+    )
 
 
 SAVE_FOR_EVER = """
