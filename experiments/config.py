@@ -1,0 +1,161 @@
+"""The settings of a run: one frozen dataclass, and its JSON form."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from typing import Any, Literal, Union
+
+import jax.numpy as jnp
+
+from envs import ENVIRONMENTS
+from memrl.evaluation import EvaluationConfig
+from memrl.memory import MEMORIES, MemoryConfig
+from memrl.networks import ActorCritic, NetworkConfig
+from memrl.ppo import PPOConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackingConfig:
+    """Where metrics go besides `metrics.jsonl`."""
+
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    """offline: Weights & Biases files in the run folder, to be uploaded with `wandb sync`; online: needs an account."""
+    project: str = "memrl"
+    """Weights & Biases project."""
+    group: str | None = None
+    """Weights & Biases group, such as the seeds of one experiment."""
+    tags: tuple[str, ...] = ()
+    """Weights & Biases tags."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that decides what a run does."""
+
+    name: str
+    """What the run is called; the config it began as unless given."""
+    env: Union[tuple(ENVIRONMENTS.values())]  # noqa: UP007 (of what is registered)
+    """The task."""
+    memory: Union[tuple(MEMORIES.values())]  # noqa: UP007
+    """The memory of the policy."""
+    network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
+    """The parts of the policy around the memory."""
+    ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
+    """How the policy learns."""
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    """What the frozen policy is asked at the end."""
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
+    """Where metrics go besides `metrics.jsonl`."""
+    total_steps: int
+    """Environment steps of the run, rounded up to whole chunks of updates."""
+    updates_per_chunk: int = 1
+    """Updates in one call of the compiled program; more are worth it where an update takes milliseconds."""
+    checkpoint_every: int = 25
+    """Updates between two checkpoints, rounded up to whole chunks."""
+    seed: int = 0
+    """Decides everything random."""
+    devices: int | None = None
+    """Devices to train on; if not given, the most that divide the environments of a minibatch."""
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name:
+            raise ValueError(f"name is {self.name!r}: it becomes the name of a folder, so it must be that of one.")
+        for name in ("total_steps", "updates_per_chunk", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+        if self.devices is not None and self.devices < 1:
+            raise ValueError(f"devices is {self.devices}: it must be at least 1.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}: it must be from 0 to 2^32 - 1.")
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps that one update learns from."""
+        return self.ppo.num_envs * self.ppo.unroll_length
+
+    @property
+    def num_updates(self) -> int:
+        """Updates of the whole run, a multiple of `updates_per_chunk`."""
+        chunk = self.steps_per_update * self.updates_per_chunk
+        return -(-self.total_steps // chunk) * self.updates_per_chunk
+
+    @property
+    def trial_length(self) -> int:
+        """Steps of a trial."""
+        return int(self.env.make()[1].max_steps_in_episode)
+
+    def validate(self) -> None:
+        """What no part of a config can check by itself.
+
+        Raises:
+          ValueError: the parts do not fit each other.
+        """
+        segment = getattr(self.memory, "segment_length", 1)
+        if segment > self.trial_length:
+            raise ValueError(
+                f"memory.segment_length is {segment} and a trial has {self.trial_length} steps: "
+                "a segment must not be longer than the trial."
+            )
+        self.evaluation.window_length(self.trial_length)
+
+
+def make_policy(config: Config, num_actions: int, memory: MemoryConfig | None = None) -> ActorCritic:
+    """The policy of a run.
+
+    Args:
+      config: of the run.
+      num_actions: of its environment.
+      memory: other settings of the same memory, such as another capacity, if not those of the config.
+    """
+    dtype = jnp.dtype(config.network.dtype)
+    memory = config.memory if memory is None else memory
+    return ActorCritic(memory.build(dtype), num_actions, config.network, dtype)
+
+
+REGISTRIES: dict[str, dict[str, type]] = {"env": ENVIRONMENTS, "memory": MEMORIES}
+"""The fields of `Config` whose class is chosen by name."""
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """The config as JSON has it; `env` and `memory` carry their registered `name` besides their fields."""
+    values = dataclasses.asdict(config)
+    for field, registry in REGISTRIES.items():
+        names = {kind: name for name, kind in registry.items()}
+        values[field] = {"name": names[type(getattr(config, field))], **values[field]}
+    return values
+
+
+def config_from_dict(values: dict[str, Any]) -> Config:
+    """The inverse of `config_to_dict`, also after a round trip through JSON. What is not there takes its default.
+
+    Raises:
+      ValueError: a field or value that no config has.
+    """
+    values = dict(values)
+    for field, registry in REGISTRIES.items():
+        fields = dict(values[field])
+        values[field] = _construct(registry[look_up(fields.pop("name"), registry, field)], fields, f"{field}.")
+    config = _construct(Config, values, "")
+    config.validate()
+    return config
+
+
+def look_up(name: str, known: Iterable[str], what: str) -> str:
+    """`name` if it is `known`; ValueError with the nearest that is if not. `what` says what it is the name of."""
+    known = list(known)
+    if name in known:
+        return name
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    raise ValueError(f"There is no {what} {name!r}; did you mean {nearest!r}? Known: {', '.join(known)}.")
+
+
+def _construct(kind: type, values: dict[str, Any], prefix: str) -> Any:
+    """The dataclass `kind` from JSON; `prefix` is the path of its fields."""
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    arguments = {}
+    for name, value in values.items():
+        annotation = fields[look_up(name, fields, f"field {prefix}*")]
+        if isinstance(value, dict):
+            value = _construct(annotation, value, f"{prefix}{name}.")
+        arguments[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**arguments)

@@ -1,0 +1,65 @@
+"""Dark Key-To-Door (from Memo, arXiv 2510.19732): the same room, search after search, with every memory.
+
+The small task is for a CPU: a 5x5 room, attempts of 20 steps, trials of 100. Every memory meets it with the same
+encoder, heads and PPO, and has between 65 and 105 thousand parameters of its own, but for `none`.
+"""
+
+from envs.dark_key_to_door import DarkKeyToDoorConfig
+from experiments.config import Config
+from experiments.configs.preset import Preset
+from memrl.memory import FCT, GRU, LSTM, RMT, AutoCompressor, Memo, MemoryConfig, NoMemory
+from memrl.networks import NetworkConfig
+from memrl.ppo import PPOConfig
+
+
+def small(name: str, summary: str, memory: MemoryConfig) -> Preset:
+    """The CPU-sized task with `memory`."""
+    config = Config(
+        name=name,
+        env=DarkKeyToDoorConfig(size=5, attempt_limit=20, trial_length=100, observation="one_hot"),
+        memory=memory,
+        network=NetworkConfig(encoder_features=(64,), head_features=(64,)),
+        ppo=PPOConfig(num_envs=256, unroll_length=100, epochs=4, minibatches=8, learning_rate=1e-3),
+        total_steps=6_000_000,
+    )
+    return Preset(summary, config)
+
+
+TRANSFORMER = {"features": 64, "layers": 2, "heads": 4, "mlp_features": 128}
+SEGMENTS = {"segment_length": 20, "summary_tokens": 2}
+
+PRESETS = [
+    small(
+        "memo_gridworld",
+        "Memo learns in context on a CPU: 5x5 room, trials of 100 steps. The main job.",
+        Memo(**TRANSFORMER, **SEGMENTS, capacity=5),
+    ),
+    small("fct_gridworld", "The same task, full-context transformer.", FCT(**TRANSFORMER, context=100)),
+    small("rmt_gridworld", "The same task, Recurrent Memory Transformer.", RMT(**TRANSFORMER, **SEGMENTS)),
+    small("ac_gridworld", "The same task, AutoCompressor.", AutoCompressor(**TRANSFORMER, **SEGMENTS, capacity=5)),
+    small("gru_gridworld", "The same task, GRU.", GRU(features=128)),
+    small("lstm_gridworld", "The same task, LSTM.", LSTM(features=128)),
+    small("none_gridworld", "The same task without a memory: what can be had by chance.", NoMemory(features=128)),
+    Preset(
+        "Memo on the published task, for a GPU: 9x9 room, trials of 500 steps, transformer of the published size.",
+        Config(
+            name="memo_gridworld_paper",
+            # As published: the task, the size of the transformer, the jitter and the number of steps.
+            env=DarkKeyToDoorConfig(size=9, attempt_limit=50, trial_length=500),
+            memory=Memo(
+                features=256,
+                layers=3,
+                heads=8,
+                mlp_features=1024,
+                # Not published for this task. 8 steps to a summary token is the ratio of the paper's other task.
+                segment_length=32,
+                summary_tokens=4,
+                jitter=0.2,
+            ).with_capacity(500),
+            total_steps=40_000_000,
+            # The published agent learns off-policy. PPO and its settings are ours, and so are encoder and heads.
+            network=NetworkConfig(encoder_features=(256,), head_features=(256, 256)),
+            ppo=PPOConfig(num_envs=256, unroll_length=500, minibatches=8, learning_rate=3e-4, discount=0.995),
+        ),
+    ),
+]

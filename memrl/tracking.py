@@ -1,0 +1,206 @@
+"""What a run writes down: metrics as JSON lines, other results as JSON, and on request the same metrics to W&B.
+
+`metrics.jsonl` is always written and is what everything else reads; Weights & Biases is a second place to look at it.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+import memrl
+
+WANDB_MODES = ("offline", "online", "disabled")
+
+
+class Tracker:
+    """Writes the metrics of one run into its folder: one line of `metrics.jsonl` per update, and W&B's files.
+
+    Use it as a context manager. A line is on its way to disk when `log` returns, so it outlives a killed process; log
+    an update before its checkpoint is saved, and no update is missing after resuming. NaN and infinity, which JSON does
+    not have, are written as null.
+
+    On several processes only the first one has a tracker.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        resume_after: int | None = None,
+        mode: str = "offline",
+        config: Mapping[str, Any] | None = None,
+        project: str = "memrl",
+        group: str | None = None,
+        name: str | None = None,
+        tags: Iterable[str] = (),
+    ):
+        """Opens the files. Trouble with W&B, a missing network included, costs one line on stderr and never the run.
+
+        Args:
+          folder: the folder of the run; created if missing.
+          resume_after: continue an earlier run from this update: what it logged of later updates is removed, for these
+            updates will be made again. None starts a new run.
+          mode: "offline" writes W&B's files into the folder, to be sent later with `wandb sync`; "online" sends them as
+            it goes and needs an account; "disabled" does without. The environment variable WANDB_MODE has precedence.
+          config: what W&B shows as the configuration of the run.
+          project, group, name, tags: how W&B files the run. A resumed run continues the same W&B run.
+
+        Raises:
+          ValueError: unknown mode.
+          FileExistsError: the folder has metrics already and `resume_after` is None.
+        """
+        mode = os.environ.get("WANDB_MODE", mode)
+        if mode not in WANDB_MODES:
+            raise ValueError(f"The W&B mode is {mode!r}, but must be one of {', '.join(WANDB_MODES)}.")
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "metrics.jsonl"
+        if resume_after is not None:
+            kept = [line for line in read_metrics(path) if line["update"] <= resume_after] if path.exists() else []
+            _replace(path, "".join(json.dumps(line) + "\n" for line in kept))
+        elif path.exists():
+            raise FileExistsError(f"{self.folder} already holds the metrics of a run; resume it or use another folder.")
+        self._file = path.open("a", buffering=1)
+        self._run = None
+        if mode != "disabled":
+            labels = {"project": project, "group": group, "name": name, "tags": tuple(tags), "config": _plain(config)}
+            self._run = self._try(lambda: self._start_wandb(mode, labels))
+
+    def _start_wandb(self, mode: str, labels: dict[str, Any]) -> Any:
+        import wandb  # half a second that a run without it need not wait
+
+        id_file = self.folder / "wandb" / "run_id"
+        if not id_file.exists():
+            id_file.parent.mkdir(exist_ok=True)
+            _replace(id_file, secrets.token_hex(4))
+        settings = wandb.Settings(
+            silent=mode == "offline",
+            console="off",  # what is printed is redrawn progress, and this would put pipes around stdout
+            # Seconds to wait for a network that does not answer.
+            init_timeout=10,
+            login_timeout=10,
+            finish_timeout=30,
+        )
+        run_id = id_file.read_text()
+        return wandb.init(dir=self.folder, mode=mode, id=run_id, resume="allow", settings=settings, **labels)
+
+    def _try(self, action: Callable[[], Any]) -> Any:
+        """The result of something done with W&B; where that fails, one line on stderr, and the run goes on without."""
+        try:
+            return action()
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            print(f"Warning: W&B is off, metrics.jsonl has everything ({reason})", file=sys.stderr)
+            self._run = None
+
+    def log(self, update: int, metrics: Mapping[str, Any]) -> None:
+        """Writes the metrics of one update.
+
+        Args:
+          update: number of updates made; larger than at the call before.
+          metrics: scalars by name: Python numbers, or NumPy or JAX arrays without dimensions.
+        """
+        line = {"update": update, **metrics}
+        self._file.write(json.dumps(_plain(line), allow_nan=False) + "\n")
+        if self._run is not None:
+            scalars = {name: np.asarray(value).item() for name, value in metrics.items()}
+            self._try(lambda: self._run.log(scalars, step=update))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        if self._run is not None:
+            self._try(self._run.finish)
+            self._run = None
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, in order. A last line that was not written to its end is left out.
+
+    Raises:
+      ValueError: another line is not JSON.
+    """
+    lines = Path(path).read_text().split("\n")
+    metrics = []
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last line break is empty or torn
+        try:
+            metrics.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"Line {number} of {path} is not JSON: {line[:50]!r}.") from error
+    return metrics
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes `value` as JSON, in one go: whoever reads the file finds the old content or the new, never a part of it.
+
+    Besides what JSON has, `value` may hold tuples, paths and NumPy or JAX arrays. NaN and infinity become null.
+    """
+    _replace(Path(path), json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def environment_record() -> dict[str, Any]:
+    """What else a result depends on: versions, processor, and the commit of memrl if it runs from a git checkout."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "gymnax", "numpy")
+    device = jax.devices()[0]
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "memrl": memrl.__version__,
+        "commit": commit,
+        "uncommitted_changes": commit and bool(_git("status", "--porcelain")),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "devices": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "processes": jax.process_count(),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints in the repository that this file is committed to; None without one."""
+    here = Path(__file__)
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        # An installed copy may lie inside a repository of something else.
+        for command in (("ls-files", "--error-unmatch", here.name), arguments):
+            result = subprocess.run(["git", *command], cwd=here.parent, capture_output=True, text=True, check=True)
+        return result.stdout.strip()
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON types."""
+    match value:
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case np.ndarray() | np.generic() | jax.Array():
+            return _plain(np.asarray(value).tolist())
+        case float() if not math.isfinite(value):
+            return None
+        case Path():
+            return str(value)
+    return value
+
+
+def _replace(path: Path, text: str) -> None:
+    """Gives a file new content, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
