@@ -221,9 +221,9 @@ class DarkKeyToDoor(environment.Environment):
         """The reference players.
 
         - `oracle` sees everything and takes a shortest path to the key and on to the door: the largest possible return.
-        - `searcher` has only what the dark observation, the reward and the soft-reset flag tell, and remembers it all for
-          the trial. Without the key it goes to the nearest cell where the key may be, with it to the nearest where the
-          door may be, and so to key and door themselves once they are found. Greedy, hence not the best possible.
+        - `searcher` has only what the dark observation, the reward and the soft-reset flag tell, and remembers it for a
+          trial. Without the key it goes to the nearest cell where the key may be, with it to the nearest where the door
+          may be, and so to key and door themselves once they are found. Greedy, hence not the best possible.
         """
         return {
             "oracle": Player(lambda params: None, self.play_oracle),

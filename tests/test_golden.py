@@ -1,0 +1,78 @@
+"""Reference traces, recorded from the published programs, replayed exactly.
+
+The traces are the files `<family>_<number>.npz` of `tests/golden` and, where it is set, of the folder `MEMRL_GOLDEN`.
+"""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import envs
+
+pytestmark = pytest.mark.golden
+
+
+def replay_dark_key_to_door(trace):
+    start, key, door = (tuple(map(int, cell)) for cell in trace["task_start_key_goal"])
+    config = envs.get("dark_key_to_door")(
+        size=int(trace["size"]),
+        attempt_limit=int(trace["max_episode_steps"]),
+        trial_length=len(trace["actions"]),
+        dark=bool(trace["dark"]),
+        start=start,
+        key=key,
+        door=door,
+    )
+    environment, params = config.make()
+    first_observation, state = environment.reset(jax.random.key(0), params)
+
+    def step(state, action):
+        _, state, reward, terminated, truncated, info = environment.step(jax.random.key(0), state, action, params)
+        return state, {**info, "reward": reward, "terminated": terminated, "truncated": truncated}
+
+    _, steps = jax.lax.scan(step, state, trace["actions"].astype(np.int32))
+    # The published program ends an episode where ours soft-resets: `terminated` is success and `truncated` time-out.
+    after_soft_reset = np.where(steps["soft_reset"][:, None], steps["final_observation"], np.nan)
+    np.testing.assert_array_equal(first_observation, trace["first_obs"])
+    np.testing.assert_array_equal(steps["attempt_observation"], trace["obs"])
+    np.testing.assert_array_equal(steps["reward"], trace["reward"])
+    np.testing.assert_array_equal(steps["attempt_succeeded"], trace["terminated"])
+    np.testing.assert_array_equal(steps["soft_reset"], trace["terminated"] | trace["truncated"])
+    np.testing.assert_array_equal(after_soft_reset, trace["soft_reset_obs"])
+    assert not steps["terminated"].any() and np.flatnonzero(steps["truncated"]).tolist() == [len(trace["actions"]) - 1]
+
+
+# Family -> the function that replays one of its traces. Files of other families are left alone.
+REPLAYERS = {
+    "dktd": replay_dark_key_to_door,
+}
+
+FOLDERS = {"tests/golden": Path(__file__).parent / "golden"}
+if "MEMRL_GOLDEN" in os.environ:
+    FOLDERS["MEMRL_GOLDEN"] = Path(os.environ["MEMRL_GOLDEN"])
+
+TRACES = {
+    f"{folder}/{file.name}": file
+    for folder, path in FOLDERS.items()
+    for family in REPLAYERS
+    for file in sorted(path.glob(f"{family}_*.npz"))
+}
+
+
+@pytest.mark.parametrize("file", TRACES.values(), ids=TRACES)
+def test_replays_exactly(file):
+    with np.load(file) as trace:
+        REPLAYERS[file.stem.rsplit("_", 1)[0]](dict(trace))
+
+
+@pytest.mark.parametrize("family", REPLAYERS)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_there_are_traces(folder, family):
+    if not any(trace.startswith(f"{folder}/") for trace in TRACES):
+        pytest.fail(f"{folder} ({FOLDERS[folder]}) holds no trace that a test can replay.")
+    if not any(trace.startswith(f"{folder}/{family}_") for trace in TRACES):
+        missing = f"{folder} ({FOLDERS[folder]}) holds no {family}_*.npz."
+        pytest.fail(missing) if folder == "tests/golden" else pytest.skip(missing)
