@@ -54,9 +54,18 @@ class PPOConfig:
         for name in ("discount", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"ppo.{name} is {getattr(self, name)}: it must be from 0 to 1.")
-        for name in ("learning_rate", "clip", "max_gradient_norm"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"ppo.{name} is {getattr(self, name)}: it must be greater than 0.")
+        for name in ("learning_rate", "clip", "value_clip", "max_gradient_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:  # NaN is not either
+                raise ValueError(f"ppo.{name} is {value}: it must be greater than 0.")
+        for name in (
+            "final_learning_rate",
+            "value_coefficient",
+            "entropy_coefficient",
+            "final_entropy_coefficient",
+        ):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"ppo.{name} is {getattr(self, name)}: it must not be negative.")
         if self.num_envs % self.minibatches:
             raise ValueError(
                 f"ppo.num_envs is {self.num_envs} and ppo.minibatches is {self.minibatches}: "
@@ -115,7 +124,7 @@ def trajectory_advantage(trajectory: Trajectory, last_value: jax.Array, config: 
     following = jnp.concatenate([trajectory.value[1:], last_value[None]])
     done = trajectory.terminated | trajectory.truncated
     return generalised_advantage(
-        trajectory.reward,
+        trajectory.reward.astype(trajectory.value.dtype),
         jnp.where(trajectory.terminated, 0, config.discount),
         trajectory.value,
         jnp.where(trajectory.truncated, trajectory.final_value, following),

@@ -88,7 +88,7 @@ def make_training(
         actor, trajectory = rollout(policy, environment, env_params, state.params, state.actor, config.unroll_length)
         _, last = policy.apply(state.params, actor.memory, actor.inputs, actor.reset, method="step")
         advantage = trajectory_advantage(trajectory, last.value, config)
-        progress = state.update.astype(jnp.float32) / num_updates
+        progress = state.update.astype(advantage.dtype) / num_updates
         entropy_coefficient = config.entropy_coefficient + progress * (
             config.final_entropy_coefficient - config.entropy_coefficient
         )
