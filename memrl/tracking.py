@@ -77,6 +77,8 @@ class Tracker:
         if mode != "disabled":
             labels = {"project": project, "group": group, "name": name, "tags": tuple(tags), "config": _plain(config)}
             self._run = self._try(lambda: self._start_wandb(mode, labels))
+        # Where W&B shows the run; None unless it is online.
+        self.url: str | None = self._run.url if self._run is not None and mode == "online" else None
 
     def _start_wandb(self, mode: str, labels: dict[str, Any]) -> Any:
         import wandb  # half a second that a run without it need not wait
@@ -86,12 +88,10 @@ class Tracker:
             id_file.parent.mkdir(exist_ok=True)
             _replace(id_file, secrets.token_hex(4))
         settings = wandb.Settings(
-            silent=mode == "offline",
+            silent=True,  # otherwise it first asks the server whose account this is, without a time limit
             console="off",  # what is printed is redrawn progress, and this would put pipes around stdout
-            # Seconds to wait for a network that does not answer.
-            init_timeout=10,
-            login_timeout=10,
-            finish_timeout=30,
+            init_timeout=10,  # seconds
+            finish_timeout=30,  # seconds
         )
         run_id = id_file.read_text()
         return wandb.init(dir=self.folder, mode=mode, id=run_id, resume="allow", settings=settings, **labels)

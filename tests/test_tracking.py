@@ -1,0 +1,218 @@
+"""Metrics come back as written, a resumed run has each update once, and W&B can never stop a run."""
+
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memrl import tracking
+from memrl.tracking import Tracker, environment_record, read_metrics, write_json
+
+
+def log(folder: Path, *updates: int, **arguments) -> None:
+    with Tracker(folder, **arguments) as tracker:
+        for update in updates:
+            tracker.log(update, {"loss": 1.0 / update})
+
+
+def logged_updates(folder: Path) -> list[int]:
+    return [line["update"] for line in read_metrics(folder / "metrics.jsonl")]
+
+
+def test_metrics_round_trip(tmp_path):
+    with Tracker(tmp_path / "new" / "run") as tracker:
+        tracker.log(1, {"loss": 0.1, "steps": 128, "return": np.float32(0.1), "value/mean": jnp.float32(2.5)})
+        tracker.log(2, {"loss": jnp.bfloat16(3.0), "updates": jnp.int32(7), "done": np.True_})
+    assert read_metrics(tmp_path / "new" / "run" / "metrics.jsonl") == [
+        {"update": 1, "loss": 0.1, "steps": 128, "return": float(np.float32(0.1)), "value/mean": 2.5},
+        {"update": 2, "loss": 3.0, "updates": 7, "done": True},
+    ]
+
+
+def test_non_finite_metrics_are_null(tmp_path):
+    with Tracker(tmp_path) as tracker:
+        tracker.log(1, {"a": math.nan, "b": jnp.float32(jnp.inf), "c": -math.inf})
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    line = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(line, parse_constant=refuse) == {"update": 1, "a": None, "b": None, "c": None}
+
+
+def test_lines_outlive_a_killed_process(tmp_path):
+    script = (
+        "import sys, time; from memrl.tracking import Tracker\n"
+        "tracker = Tracker(sys.argv[1]); tracker.log(1, {'loss': 0.5}); print('logged', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "logged\n"
+    finally:
+        process.kill()
+        process.communicate()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"update": 1, "loss": 0.5}]
+
+
+def test_a_folder_with_metrics_is_not_overwritten(tmp_path):
+    log(tmp_path, 1, 2)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(FileExistsError, match=r"already holds the metrics of a run; resume it or use another folder\."):
+        Tracker(tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_resuming_removes_what_comes_after_the_checkpoint(tmp_path):
+    log(tmp_path, 1, 2, 3, 4)
+    before = read_metrics(tmp_path / "metrics.jsonl")
+    log(tmp_path, 3, 4, 5, resume_after=2)
+    assert logged_updates(tmp_path) == [1, 2, 3, 4, 5]
+    assert read_metrics(tmp_path / "metrics.jsonl")[:4] == before
+    log(tmp_path, 1, resume_after=0)
+    assert logged_updates(tmp_path) == [1]
+
+
+def test_resuming_a_run_that_was_killed_before_it_logged(tmp_path):
+    log(tmp_path, 1, resume_after=0)
+    assert logged_updates(tmp_path) == [1]
+
+
+@pytest.mark.parametrize("torn", ['{"update": 3, "lo', '{"update": 3, "loss": 0.3}', '{"'])
+def test_a_torn_last_line_is_dropped(tmp_path, torn):
+    log(tmp_path, 1, 2)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(torn)
+    assert logged_updates(tmp_path) == [1, 2]
+    log(tmp_path, 3, resume_after=2)
+    assert logged_updates(tmp_path) == [1, 2, 3]
+
+
+def test_a_damaged_line_in_the_middle_is_named(tmp_path):
+    log(tmp_path, 1, 2, 3)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text().replace('{"update": 2', '{"upd'))
+    with pytest.raises(ValueError, match=r"^Line 2 of .*metrics\.jsonl is not JSON: "):
+        read_metrics(path)
+
+
+def test_wandb_is_not_touched_when_disabled(tmp_path, run_python):
+    script = (
+        "import sys; from memrl.tracking import Tracker\n"
+        "with Tracker(sys.argv[1], mode='disabled') as tracker: tracker.log(1, {'loss': 0.5})\n"
+        "sys.exit('wandb' in sys.modules)"
+    )
+    assert run_python("-c", script, tmp_path).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def wandb_environment(tmp_path: Path, mode: str, key: str = "") -> dict[str, str]:
+    """Without an account or settings of the machine's user, and with a server that refuses every connection."""
+    names = ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR")
+    folders = dict.fromkeys(names, str(tmp_path / "home"))
+    return {**folders, "WANDB_MODE": mode, "WANDB_API_KEY": key, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+
+
+TRACK = """
+import sys
+from memrl.tracking import Tracker
+
+folder, first, last = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+resume_after = first - 1 if first > 1 else None
+labels = {"group": "a group", "tags": ["a tag"], "config": {"ppo": {"epochs": 4}}}
+with Tracker(folder, resume_after=resume_after, **labels) as tracker:
+    assert tracker.url is None
+    for update in range(first, last + 1):
+        tracker.log(update, {"loss": 1 / update, "steps": 7, "bad": float("nan")})
+"""
+
+
+def test_wandb_offline_needs_neither_account_nor_network(tmp_path, run_python):
+    folder, environment = tmp_path / "run", wandb_environment(tmp_path, "offline")
+    for first, last in ((1, 3), (4, 5)):
+        process = run_python("-c", TRACK, folder, first, last, env=environment)
+        assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+    assert logged_updates(folder) == [1, 2, 3, 4, 5]
+    run_id = (folder / "wandb" / "run_id").read_text()
+    files = list(folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"))
+    assert len(files) == 2, "the resumed run continues the same W&B run"
+    assert b"a group" in files[0].read_bytes()
+    assert b"loss" in files[1].read_bytes()
+
+
+@pytest.mark.parametrize("key", ["", "0" * 40], ids=["no account", "no network"])
+def test_wandb_online_without_account_or_network_costs_one_line(tmp_path, run_python, key):
+    start = time.monotonic()
+    process = run_python("-c", TRACK, tmp_path / "run", 1, 2, env=wandb_environment(tmp_path, "online", key))
+    assert process.returncode == 0
+    # With a key W&B says first where it has it from.
+    *news, warning = process.stderr.splitlines()
+    assert all(line.startswith("wandb: ") for line in news)
+    assert warning.startswith("Warning: W&B is off, metrics.jsonl has everything (")
+    assert logged_updates(tmp_path / "run") == [1, 2]
+    assert time.monotonic() - start < 60
+
+
+def test_missing_wandb_costs_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setitem(sys.modules, "wandb", None)  # the import fails
+    log(tmp_path, 1, 2)
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("Warning: W&B is off, metrics.jsonl has everything (")
+    assert logged_updates(tmp_path) == [1, 2]
+
+
+def test_wandb_that_fails_later_costs_one_line(tmp_path, monkeypatch, capsys):
+    class Broken:
+        def log(self, *_, **__):
+            raise ConnectionError("the service died\nand left a long story")
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(Tracker, "_start_wandb", lambda *_: Broken())
+    log(tmp_path, 1, 2)
+    assert capsys.readouterr().err == "Warning: W&B is off, metrics.jsonl has everything (the service died)\n"
+    assert logged_updates(tmp_path) == [1, 2]
+
+
+def test_unknown_wandb_mode(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+    message = r"^The W&B mode is 'ofline', but must be one of offline, online, disabled\.$"
+    with pytest.raises(ValueError, match=message):
+        Tracker(tmp_path / "run", mode="ofline")
+    assert not (tmp_path / "run").exists()
+
+
+def test_write_json(tmp_path, monkeypatch):
+    path = tmp_path / "evaluation.json"
+    value = {"a": (1, 2.5, None, "b"), "array": jnp.arange(3), "nan": [np.nan], "path": tmp_path, 8: np.float32(0.5)}
+    write_json(path, value)
+    expected = {"a": [1, 2.5, None, "b"], "array": [0, 1, 2], "nan": [None], "path": str(tmp_path), "8": 0.5}
+    assert json.loads(path.read_text()) == expected
+
+    def fail(*_):
+        raise OSError("killed here")
+
+    monkeypatch.setattr(tracking.os, "replace", fail)
+    with pytest.raises(OSError, match="killed here"):
+        write_json(path, {"new": 1})
+    assert json.loads(path.read_text()) == expected
+
+
+def test_environment_record(tmp_path, monkeypatch):
+    record = environment_record()
+    assert record["packages"]["jax"] == jax.__version__
+    assert record["devices"] == {"platform": "cpu", "kind": "cpu", "count": 2}
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert record["commit"] == commit.stdout.strip()
+    assert isinstance(record["uncommitted_changes"], bool)
+
+    monkeypatch.setattr(tracking, "__file__", str(tmp_path / "tracking.py"))
+    assert environment_record()["commit"] is None
+    assert environment_record()["uncommitted_changes"] is None
