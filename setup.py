@@ -31,7 +31,6 @@ setup(
     name="memrl",
     version=version(),
     description="Reinforcement learning with memory in JAX: one contract, one PPO, one evaluator",
-    long_description="See README.md.",
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["memrl", "memrl.*", "envs", "envs.*", "experiments", "experiments.*"]),
