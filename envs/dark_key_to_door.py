@@ -164,7 +164,7 @@ class DarkKeyToDoor(environment.Environment):
         attempt_succeeded = state.has_key & jnp.all(position == state.door)
         timed_out = state.attempt_time >= self.attempt_limit  # tested before the clock advances, as published
         soft_reset = attempt_succeeded | timed_out
-        reward = jnp.where(attempt_succeeded | (on_key & ~state.has_key), 1.0, 0.0)
+        reward = (attempt_succeeded | (on_key & ~state.has_key)).astype(jnp.float32)
 
         moved = state.replace(
             time=state.time + 1,
@@ -199,7 +199,7 @@ class DarkKeyToDoor(environment.Environment):
     def encode_cell(self, cell):
         """A cell, int32 [2], as the agent observes it: float32 [2] or [2 * size]."""
         if self.observation == "one_hot":
-            return (cell[:, None] == jnp.arange(self.size)[None, :]).astype(jnp.float32).ravel()
+            return (cell[:, None] == jnp.arange(self.size, dtype=jnp.int32)[None, :]).astype(jnp.float32).ravel()
         return fractions(self.size, self.size)[cell]
 
     def is_terminated(self, state, params):
