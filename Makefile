@@ -6,14 +6,16 @@
 # changing back and forth installs nothing twice.
 
 PYTHON ?= python3
+# pyenv finds python3.12 only where PYENV_VERSION=3.12 selects it; without pyenv that means nothing.
+INTERPRETER := $(patsubst python3.%,PYENV_VERSION=3.%,$(filter python3.%,$(PYTHON))) $(PYTHON)
 ifeq ($(origin PYTHON),file)
 VENV := .venv
 else
-VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VERSION := $(shell $(INTERPRETER) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VENV := .venv-$(or $(VERSION),$(error Cannot run PYTHON=$(PYTHON)))
 endif
 
 .PHONY: run test clean
-.DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
 	$(VENV)/bin/python -m experiments.run --config memo_gridworld
@@ -25,8 +27,8 @@ test: $(VENV)/.installed
 
 # The stamp is written last: an installation that was interrupted or failed is done again.
 $(VENV)/.installed: setup.py requirements.txt
-	@echo "Installing memrl into $(VENV) (about a minute the first time) ..."
-	$(PYTHON) -m venv $(VENV)
+	@echo "Installing memrl into $(VENV) (a minute or two) ..."
+	$(INTERPRETER) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
