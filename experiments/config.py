@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal, Union
 
 import jax.numpy as jnp
@@ -140,13 +142,32 @@ def config_from_dict(values: dict[str, Any]) -> Config:
     return config
 
 
+def load_config(folder: Path) -> Config:
+    """The config of the run in `folder`, which `config.json` holds.
+
+    Raises:
+      ValueError: there is no run, or its config is not one.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ValueError(f"There is no run in {folder}: it has no config.json.")
+    try:
+        return config_from_dict(json.loads(file.read_text()))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{file} is not the config of a run: {error}") from error
+
+
 def look_up(name: str, known: Iterable[str], what: str) -> str:
     """`name` if it is `known`; ValueError with the nearest that is if not. `what` says what it is the name of."""
     known = list(known)
-    if name in known:
-        return name
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-    raise ValueError(f"There is no {what} {name!r}; did you mean {nearest!r}? Known: {', '.join(known)}.")
+    if name not in known:
+        raise ValueError(f"There is no {what} {name}; did you mean {nearest(name, known)}?")
+    return name
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that resembles `name` most."""
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
 
 
 def _construct(kind: type, values: dict[str, Any], prefix: str) -> Any:
@@ -154,7 +175,7 @@ def _construct(kind: type, values: dict[str, Any], prefix: str) -> Any:
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
     arguments = {}
     for name, value in values.items():
-        annotation = fields[look_up(name, fields, f"field {prefix}*")]
+        annotation = fields[look_up(name, fields, "field")]
         if isinstance(value, dict):
             value = _construct(annotation, value, f"{prefix}{name}.")
         arguments[name] = tuple(value) if isinstance(value, list) else value

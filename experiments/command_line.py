@@ -1,0 +1,213 @@
+"""What the command line tools share: how a config is named and overridden, how errors are said, which devices are used.
+
+Bad input ends a tool with status 2 and one sentence on stderr, before anything is compiled.
+"""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, Generic, NoReturn, TypeVar
+
+import jax
+import tyro
+from jax.sharding import Mesh
+
+from envs import ENVIRONMENTS
+from experiments.config import Config, look_up, nearest
+from experiments.configs import CONFIGS
+from memrl.checkpoint import CheckpointError
+from memrl.memory import MEMORIES
+from memrl.sharding import device_mesh
+
+Options = TypeVar("Options")
+
+BAD_INPUT = 2
+"""Exit status where the command line, a file or a folder is not what it has to be."""
+
+
+class UsageError(ValueError):
+    """Bad input, in one sentence for the person at the terminal."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which config is meant."""
+
+    config: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """The config to begin with."""
+    memory: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Another memory for it: the default one of that name, with room for a whole trial."""
+    env: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Another environment for it: the default one of that name."""
+    list: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Show the configs with a line each, and no more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command(Generic[Options]):
+    """Everything that the command line says."""
+
+    selection: Annotated[Selection, tyro.conf.arg(name="")]
+    options: Annotated[Options, tyro.conf.arg(name="")]
+    config: Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+
+
+def main(tool: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Runs a tool: calls it with the arguments, says what is wrong with them if that is so, exits."""
+    try:
+        sys.exit(tool(sys.argv[1:]))
+    except (UsageError, CheckpointError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """The value of `--option VALUE` or `--option=VALUE`, the last one if there are several; None if there is none."""
+    value = None
+    for argument, following in itertools.zip_longest(arguments, arguments[1:]):
+        if argument == option:
+            value = following
+        elif argument.startswith(f"{option}="):
+            value = argument.partition("=")[2]
+    return value
+
+
+def read(
+    program: str, description: str, options: Options, arguments: Sequence[str], config: Config | None = None
+) -> tuple[Config, Options]:
+    """Reads `--config NAME`, the overrides of the config's fields, and the options of the tool itself.
+
+    Prints and exits if `--help` or `--list` is asked for.
+
+    Args:
+      program: `experiments.NAME`.
+      description: what the tool does, for `--help`.
+      options: a dataclass of the options of the tool, with their default values.
+      arguments: the command line without the program.
+      config: what is overridden instead; then none may be chosen by name.
+
+    Returns:
+      The config, which is valid, and the options.
+
+    Raises:
+      UsageError: bad input.
+    """
+    if "--list" in arguments:
+        width = max(map(len, CONFIGS))
+        print("\n".join(f"{name:{width}}  {preset.summary}" for name, preset in CONFIGS.items()))
+        sys.exit(0)
+    try:
+        default = Command(Selection(), options, config or _select(arguments))
+        description = f"{description} The values below are those of {default.config.name}."
+        command, unknown = _tyro(default, program, description, arguments)
+        if unknown:
+            raise UsageError(_unknown(unknown[0], default))
+        if config is not None and command.selection != Selection():
+            raise UsageError("A run that exists has its config already: leave out --config, --memory and --env.")
+        command.config.validate()
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return command.config, command.options
+
+
+def _select(arguments: Sequence[str]) -> Config:
+    """The config that the arguments name, with the memory and environment that they name."""
+    name, memory, env = (value_of(option, arguments) for option in ("--config", "--memory", "--env"))
+    if name is None:
+        if not {"-h", "--help"} & set(arguments):
+            raise UsageError(f"Choose a config with --config: {', '.join(CONFIGS)}.")
+        name = next(iter(CONFIGS))
+    config = CONFIGS[look_up(name, CONFIGS, "config")].config
+    if env is not None:
+        config = dataclasses.replace(config, env=ENVIRONMENTS[look_up(env, ENVIRONMENTS, "environment")]())
+    if memory is not None:
+        config = dataclasses.replace(config, memory=MEMORIES[look_up(memory, MEMORIES, "memory")]())
+    if env is not None or memory is not None:
+        config = dataclasses.replace(config, memory=config.memory.with_capacity(config.trial_length))
+    return config
+
+
+def _tyro(default: Command, program: str, description: str, arguments: Sequence[str]) -> tuple[Command, list[str]]:
+    """The command with the overrides among the arguments, and the arguments that it does not know."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                Command[type(default.options)],
+                default=default,
+                args=list(arguments),
+                prog=f"python -m {program}",
+                description=description,
+                config=(tyro.conf.AvoidSubcommands,),
+                return_unknown_args=True,
+            )
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        raise UsageError(_sentence(said.getvalue())) from None
+
+
+def _sentence(box: str) -> str:
+    """On one line, what tyro says in the first part of a box that it draws around a complaint."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]
+    first = itertools.takewhile(lambda line: not line.startswith(("│ ──", "╰")), lines)
+    text = " ".join(line.strip("│ ") for line in first)
+    text = re.sub(r"^Error parsing (config\.)?", "", text)
+    text = re.sub(r"^(\w+): (?=\1\.)", "", text)  # "ppo: ppo.clip is .." names the field twice
+    return text if text.endswith(".") else f"{text}."
+
+
+def _unknown(argument: str, default: Command) -> str:
+    """What to say about an argument that is not known."""
+
+    def names(value: Any, prefix: str) -> Iterator[str]:
+        for field in dataclasses.fields(value):
+            inner = getattr(value, field.name)
+            name = prefix + field.name.replace("_", "-")
+            yield from names(inner, f"{name}.") if dataclasses.is_dataclass(inner) else [name]
+
+    if not argument.startswith("--"):
+        return f"There is an argument too many: {argument}."
+    name = argument.partition("=")[0]
+    known = [*names(default.selection, "--"), *names(default.options, "--"), *names(default.config, "--")]
+    return f"There is no option {name}; did you mean {nearest(name.replace('_', '-'), known)}?"
+
+
+def use_every_core() -> None:
+    """Lets JAX make one device of every processor core, where it runs on processors. To be called before it starts.
+
+    It computes most of our programs on one core per device. The environment variables XLA_FLAGS and JAX_NUM_CPU_DEVICES
+    have precedence.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    if "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", cores)
+
+
+def make_mesh(config: Config) -> Mesh:
+    """The devices to train on: as many as the config says or, if it does not, the most that divide a minibatch.
+
+    Raises:
+      UsageError: there are fewer devices than the config says, or they do not divide a minibatch.
+    """
+    minibatch = config.ppo.num_envs // config.ppo.minibatches
+    devices = config.devices
+    if devices is None:
+        devices = max(number for number in range(1, jax.device_count() + 1) if minibatch % number == 0)
+    elif minibatch % devices:
+        raise UsageError(
+            f"devices is {devices} and a minibatch has {minibatch} environments (ppo.num_envs / ppo.minibatches): "
+            "the devices must divide the environments of a minibatch."
+        )
+    try:
+        return device_mesh(devices)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
