@@ -79,28 +79,36 @@ def attend(queries: jax.Array, blocks: Sequence[Block]) -> tuple[jax.Array, jax.
     return attended, weights
 
 
-def rotary(x: jax.Array, positions: jax.Array) -> jax.Array:
-    """Rotary positions (RoPE, arXiv 2104.09864, eq. 34) in the two-halves layout of LLaMA.
+class Rotation(NamedTuple):
+    """Cosines and sines of rotary positions, each `[B, K, 1, 1, d / 2]`."""
 
-    Args:
-      x: `[B, H, K, d]`, `d` even.
-      positions: int `[B, K]`. Scores depend on differences of positions only.
+    cos: jax.Array
+    sin: jax.Array
+
+
+def rotation(positions: jax.Array, width: int, dtype: jnp.dtype) -> Rotation:
+    """The rotation of tokens at `positions` (int `[B, K]`) for heads of `width` features (RoPE, arXiv 2104.09864, eq. 34)."""
+    half = width // 2
+    wide = parameter_dtype(dtype)  # angles are never computed in bfloat16
+    frequencies = 10_000.0 ** (-jnp.arange(half, dtype=wide) / half)
+    angles = positions[:, :, None, None, None].astype(wide) * frequencies[None, None, None, None, :]
+    return Rotation(jnp.cos(angles).astype(dtype), jnp.sin(angles).astype(dtype))
+
+
+def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
+    """Rotates pairs of features of `x` `[B, K, .., H, d]`, in the two-halves layout of LLaMA.
+
+    Scores of rotated queries and keys depend on differences of positions only.
     """
-    half = x.shape[-1] // 2
-    dtype = parameter_dtype(x.dtype)  # angles are never computed in bfloat16
-    frequencies = 10_000.0 ** (-jnp.arange(half, dtype=dtype) / half)
-    angles = positions[:, None, :, None].astype(dtype) * frequencies[None, None, None, :]
-    cos, sin = jnp.cos(angles).astype(x.dtype), jnp.sin(angles).astype(x.dtype)
     first, second = jnp.split(x, 2, axis=-1)
+    cos, sin = rotation
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
 def rms_norm(dtype: jnp.dtype) -> nn.RMSNorm:
     """Root-mean-square normalisation (arXiv 1910.07467), its statistics in float32 at least."""
     # Flax's own switch to float32 asks for an implicit promotion that does not exist from float64.
-    return nn.RMSNorm(
-        dtype=dtype, param_dtype=parameter_dtype(dtype), force_float32_reductions=dtype != jnp.float64
-    )
+    return nn.RMSNorm(dtype=dtype, param_dtype=parameter_dtype(dtype), force_float32_reductions=dtype != jnp.float64)
 
 
 class TransformerLayer(nn.Module):
@@ -124,16 +132,18 @@ class TransformerLayer(nn.Module):
         self.mlp_input = nn.Dense(2 * self.mlp_features, use_bias=False, **parameters)
         self.mlp_output = nn.Dense(self.features, use_bias=False, **parameters)
 
-    def project(self, x: jax.Array, positions: jax.Array | None) -> tuple[jax.Array, KeysValues]:
-        """Queries `[B, H, K, d]` and keys and values of the tokens `x` `[B, K, D]` at `positions` `[B, K]`.
+    def project(self, x: jax.Array, rotation: Rotation | None) -> tuple[jax.Array, KeysValues]:
+        """Queries `[B, H, K, d]`, and keys and values, of the tokens `x` `[B, K, D]`.
 
-        `positions` of `None` leaves the tokens without any position.
+        `rotation` gives the tokens their positions; `None` leaves them without any.
         """
         joined = self.projection(self.attention_norm(x))
         joined = joined.reshape(*x.shape[:2], 3, self.heads, self.features // self.heads)
-        queries, keys, values = jnp.moveaxis(joined, (2, 3), (0, 2))
-        if positions is not None:
-            queries, keys = rotary(queries, positions), rotary(keys, positions)
+        queries_keys, values = joined[:, :, :2], joined[:, :, 2]
+        if rotation is not None:
+            queries_keys = rotate(queries_keys, rotation)
+        queries, keys = jnp.moveaxis(queries_keys, (2, 3), (0, 2))
+        values = values.swapaxes(1, 2)
         # A masked slot has weight 0, and 0 x NaN is NaN. A bad token stays bad through its key, whose score is masked
         # by selection; its value must not reach the tokens that cannot see it.
         values = jnp.where(jnp.isfinite(values), values, 0)

@@ -30,12 +30,14 @@ from flax import struct
 from memrl.memory.attention import (
     Block,
     KeysValues,
+    Rotation,
     TransformerLayer,
     check_transformer,
     empty_cache,
     latest_reset,
     ring_index,
     rms_norm,
+    rotation,
     write_at,
 )
 from memrl.memory.base import Memory, MemoryConfig, parameter_dtype
@@ -209,7 +211,7 @@ class SummaryMemory(Memory):
             end=state.position + 1,
             write=lambda cache, new: write_at(cache, state.position, new),
         )
-        return self._close_if_full(state), hidden[:, 0]
+        return self._close_if_full(state, branch=not self.is_initializing()), hidden[:, 0]
 
     def unroll(self, state: SummaryState, xs: jax.Array, resets: jax.Array) -> tuple[SummaryState, jax.Array]:
         config, steps = self.config, xs.shape[0]
@@ -218,18 +220,9 @@ class SummaryMemory(Memory):
         tokens = jnp.pad(self.input_projection(xs).swapaxes(0, 1), (*padding, (0, 0)))
         resets = jnp.pad(resets.swapaxes(0, 1), padding)
         reach = self.gradient_segments or 0
-        # Collecting diagnostics and skipping work do not go together: a skipped segment has none.
-        skip = not self.is_mutable_collection("intermediates")
 
         def advance(module: SummaryMemory, state: SummaryState, time: jax.Array, tokens: jax.Array, resets: jax.Array):
-            def read(module: SummaryMemory, state: SummaryState, time: jax.Array):
-                return module._read_segment(state, time, tokens, resets, steps)
-
-            def nothing_left(module: SummaryMemory, state: SummaryState, time: jax.Array):
-                hidden = jnp.zeros((tokens.shape[0], config.longest_segment, config.features), self.dtype)
-                return state, time, hidden, jnp.full(config.longest_segment, steps, jnp.int32)
-
-            return nn.cond(time < steps, read, nothing_left, module, state, time) if skip else read(module, state, time)
+            return module._read_segment(state, time, tokens, resets, steps)
 
         if config.rematerialise:
             advance = nn.remat(advance, prevent_cse=False)
@@ -307,7 +300,7 @@ class SummaryMemory(Memory):
                 lambda c, w: jnp.where(new[None, None, :, None], w, c), cache, written
             ),
         )
-        return self._close_if_full(state), following_time, hidden, times
+        return self._close_if_full(state, branch=False), following_time, hidden, times
 
     def _read(
         self,
@@ -333,7 +326,7 @@ class SummaryMemory(Memory):
         reset_slot = latest_reset(resets, slots)
         first_slot = jnp.maximum(reset_slot, state.first_slot[:, None])
         first_segment = jnp.where(reset_slot >= 0, state.segment, state.first_segment[:, None])
-        positions = self._offset(state, first_segment) + slots[None]
+        positions = self._rotation(self._offset(state, first_segment) + slots[None])
         cached = jnp.arange(self.config.longest_segment, dtype=jnp.int32)[None, None]
         sees_summaries = self._visible_summaries(state, first_segment)
         sees_tokens = (cached <= slots[None, :, None]) & (cached >= first_slot[..., None])
@@ -353,24 +346,27 @@ class SummaryMemory(Memory):
         )
         return state, self.final_norm(x)
 
-    def _close_if_full(self, state: SummaryState) -> SummaryState:
-        """Summarises the open segment if it has reached its length, and opens the next one."""
+    def _close_if_full(self, state: SummaryState, branch: bool) -> SummaryState:
+        """Summarises the open segment if it has reached its length, and opens the next one.
+
+        Args:
+          branch: skip the work where the segment is not full. Right for acting, where it seldom is. In learning nearly
+            every segment is, and differentiating a branch costs more than it saves.
+        """
         full = state.position == self._length(state)
         size = self.config.summary_tokens
         start = state.segment % self.capacity * size
         kept = jax.tree.map(lambda c: jax.lax.dynamic_slice_in_dim(c, start, size, axis=2), state.summaries)
-        if self.is_initializing():
-            written = self._summarise(state)
-        else:
-            # Only the new set passes through the branch: the rings themselves are then updated in place.
+        # Only the new set goes through branch or selection: the rings themselves are then updated in place.
+        if branch:
             written = nn.cond(full, SummaryMemory._summarise, lambda module, state: kept, self, state)
+        else:
+            written = jax.tree.map(lambda new, old: jnp.where(full, new, old), self._summarise(state), kept)
         return state.replace(
             segment=state.segment + full.astype(jnp.int32),
             position=jnp.where(full, 0, state.position),
             first_slot=jnp.where(full, 0, state.first_slot),
-            summaries=tuple(
-                write_at(cache, start, new) for cache, new in zip(state.summaries, written, strict=True)
-            ),
+            summaries=tuple(write_at(cache, start, new) for cache, new in zip(state.summaries, written, strict=True)),
         )
 
     def _summarise(self, state: SummaryState) -> tuple[KeysValues, ...]:
@@ -383,10 +379,11 @@ class SummaryMemory(Memory):
         sees_tokens = (cached >= state.first_slot[:, None, None]) & (cached < state.position)
         causal = (index[None] <= index[:, None])[None]
 
+        positions = self._rotation(offset + state.position + index[None])
         # The queries read the summaries, the segment and the queries before them.
         x = jnp.broadcast_to(self.summary_queries.astype(self.dtype)[None], (batch, *self.summary_queries.shape))
         for layer, summaries, cache in zip(self.layers, state.summaries, state.tokens, strict=True):
-            queries, own = layer.project(x, offset + state.position + index[None])
+            queries, own = layer.project(x, positions)
             blocks = [Block(*summaries, sees_summaries), Block(*cache, sees_tokens), Block(*own, causal)]
             x, _ = layer.mix(x, queries, blocks)
         x = self.final_norm(x)
@@ -395,6 +392,7 @@ class SummaryMemory(Memory):
         positions = jnp.broadcast_to(index[None], x.shape[:2])
         if self.accumulate and self.config.positions == "rotary":
             positions = positions + offset
+        positions = self._rotation(positions)
         written = []
         for layer, summaries in zip(self.layers, state.summaries, strict=True):
             queries, own = layer.project(x, positions)
@@ -410,6 +408,10 @@ class SummaryMemory(Memory):
         # Summaries dropped for lack of room still count: positions never shift.
         sets = state.segment - first_segment
         return (sets if self.accumulate else jnp.minimum(sets, 1)) * self.config.summary_tokens
+
+    def _rotation(self, positions: jax.Array) -> Rotation:
+        """The rotation of tokens at `positions`, int32 `[B, K]`."""
+        return rotation(positions, self.config.features // self.config.heads, self.dtype)
 
     def _visible_summaries(self, state: SummaryState, first_segment: jax.Array) -> jax.Array:
         """Which summary tokens an episode that began in `first_segment` `[B, K]` sees: bool `[B, K, M * S]`."""

@@ -16,12 +16,14 @@ from flax import struct
 from memrl.memory.attention import (
     Block,
     KeysValues,
+    Rotation,
     TransformerLayer,
     check_transformer,
     empty_cache,
     latest_reset,
     ring_index,
     rms_norm,
+    rotation,
     write_at,
 )
 from memrl.memory.base import Memory, MemoryConfig, parameter_dtype
@@ -73,9 +75,7 @@ class ContextTransformer(Memory):
 
     def setup(self) -> None:
         config = self.config
-        self.input_projection = nn.Dense(
-            config.features, dtype=self.dtype, param_dtype=parameter_dtype(self.dtype)
-        )
+        self.input_projection = nn.Dense(config.features, dtype=self.dtype, param_dtype=parameter_dtype(self.dtype))
         self.layers = [
             TransformerLayer(config.features, config.heads, config.mlp_features, self.dtype)
             for _ in range(config.layers)
@@ -99,9 +99,10 @@ class ContextTransformer(Memory):
         # The new token takes the place of the one that is leaving the context, then everything is in the ring.
         visible = (ring_index(state.clock + 1, context)[None] >= first[:, None])[:, None]
         x = self.input_projection(x)[:, None]
+        positions = self._rotation((state.clock - first)[:, None])
         caches, weights = [], []
         for layer, cache in zip(self.layers, state.tokens, strict=True):
-            queries, new = layer.project(x, self._positions(state.clock[None, None], first[:, None]))
+            queries, new = layer.project(x, positions)
             cache = write_at(cache, state.clock % context, new)
             x, attention = layer.mix(x, queries, [Block(*cache, visible)])
             caches.append(cache)
@@ -124,9 +125,10 @@ class ContextTransformer(Memory):
         source = jnp.maximum(held, 0)
 
         x = self.input_projection(xs).swapaxes(0, 1)
+        positions = self._rotation(index[None] - first)
         caches, weights = [], []
         for layer, cache in zip(self.layers, state.tokens, strict=True):
-            queries, new = layer.project(x, self._positions(index[None], first))
+            queries, new = layer.project(x, positions)
             x, attention = layer.mix(x, queries, [Block(*cache, sees_carried), Block(*new, sees_new)])
             caches.append(jax.tree.map(lambda old, n: jnp.where(taken, n[:, :, source], old), cache, new))
             weights.append(attention)
@@ -137,6 +139,8 @@ class ContextTransformer(Memory):
     def tokens_attended(self, state: ContextState) -> jax.Array:
         return jnp.minimum(state.clock - state.first, self.config.context)
 
-    def _positions(self, index: jax.Array, first: jax.Array) -> jax.Array | None:
-        """Steps since the episode began, int32 `[B, K]`, or `None` for no positions."""
-        return index - first if self.config.positions == "rotary" else None
+    def _rotation(self, age: jax.Array) -> Rotation | None:
+        """The rotation of tokens `age` (int32 `[B, K]`) steps into their episode; `None` for no positions."""
+        if self.config.positions == "none":
+            return None
+        return rotation(age, self.config.features // self.config.heads, self.dtype)
