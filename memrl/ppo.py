@@ -113,9 +113,7 @@ def generalised_advantage(
         advantage = error + decay * following
         return advantage, advantage
 
-    _, advantages = jax.lax.scan(
-        backwards, jnp.zeros_like(errors[0]), (errors, discounts * trace_decays), reverse=True
-    )
+    _, advantages = jax.lax.scan(backwards, jnp.zeros_like(errors[0]), (errors, discounts * trace_decays), reverse=True)
     return advantages
 
 
@@ -181,10 +179,13 @@ def loss(
 
 
 def minibatch_rows(key: jax.Array, num_envs: int, minibatches: int, axis: str) -> jax.Array:
-    """Which of this device's `num_envs` environments each minibatch takes: int32 `[minibatches, num_envs / minibatches]`.
+    """Which of this device's `num_envs` environments each minibatch takes.
 
-    Consecutive environments form groups of `minibatches`, and each group deals its members out, one to each minibatch, in
-    a random order of its own. The same environments then learn together on any number of devices.
+    Consecutive environments form groups of `minibatches`, and each group deals its members out, one to each minibatch,
+    in a random order of its own. The same environments then learn together on any number of devices.
+
+    Returns:
+      int32 `[minibatches, num_envs / minibatches]`.
     """
     groups = num_envs // minibatches
     group = jnp.arange(groups, dtype=jnp.int32)
@@ -236,9 +237,11 @@ def learn(
             policy, params, rows(memory, index), batch, entropy_coefficient, config, axis
         )
         gradients = jax.lax.pmean(gradients, axis)
-        with jax.numpy_dtype_promotion("standard"):  # Optax's Adam relies on implicit promotion, also where ours is strict
+        with jax.numpy_dtype_promotion(
+            "standard"
+        ):  # Optax's Adam relies on implicit promotion, also where ours is strict
             updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
-        statistics["gradient_norm"] = optax.global_norm(gradients)
+        statistics["gradient_norm"] = optax.tree.norm(gradients)
         return (optax.apply_updates(params, updates), optimizer_state), statistics
 
     index = jax.vmap(minibatch_rows, in_axes=(0, None, None, None))(

@@ -111,7 +111,9 @@ def make_training(
         trials = jax.lax.psum(done.sum(dtype=jnp.float32), sharding.AXIS)
         returns = jax.lax.psum(jnp.where(done, trajectory.trial_return, 0).sum(), sharding.AXIS)
         target = advantage + trajectory.value
-        residual = jax.lax.pmean(jnp.square(advantage - jax.lax.pmean(advantage.mean(), sharding.AXIS)).mean(), sharding.AXIS)
+        residual = jax.lax.pmean(
+            jnp.square(advantage - jax.lax.pmean(advantage.mean(), sharding.AXIS)).mean(), sharding.AXIS
+        )
         spread = jax.lax.pmean(jnp.square(target - jax.lax.pmean(target.mean(), sharding.AXIS)).mean(), sharding.AXIS)
         metrics = {
             "update": (state.update + 1).astype(jnp.float32),

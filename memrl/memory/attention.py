@@ -87,7 +87,7 @@ class Rotation(NamedTuple):
 
 
 def rotation(positions: jax.Array, width: int, dtype: jnp.dtype) -> Rotation:
-    """The rotation of tokens at `positions` (int `[B, K]`) for heads of `width` features (RoPE, arXiv 2104.09864, eq. 34)."""
+    """The rotation of tokens at `positions` (int `[B, K]`), heads `width` wide (RoPE, arXiv 2104.09864, eq. 34)."""
     half = width // 2
     wide = parameter_dtype(dtype)  # angles are never computed in bfloat16
     frequencies = 10_000.0 ** (-jnp.arange(half, dtype=wide) / half)
@@ -150,7 +150,7 @@ class TransformerLayer(nn.Module):
         return queries, KeysValues(keys, values)
 
     def mix(self, x: jax.Array, queries: jax.Array, blocks: Sequence[Block]) -> tuple[jax.Array, jax.Array]:
-        """The output `[B, K, D]` of the layer for the tokens `x` `[B, K, D]`, which attend to `blocks`, and its weights."""
+        """The output `[B, K, D]` of the layer for tokens `x` `[B, K, D]` that attend to `blocks`, and the weights."""
         attended, weights = attend(queries, blocks)
         x = x + self.attention_output(attended.swapaxes(1, 2).reshape(x.shape))
         gate, value = jnp.split(self.mlp_input(self.mlp_norm(x)), 2, axis=-1)
@@ -178,7 +178,7 @@ def ring_index(written: jax.Array, slots: int) -> jax.Array:
 
 
 def latest_reset(resets: jax.Array, index: jax.Array) -> jax.Array:
-    """The index of the latest reset at or before each of `K` consecutive tokens: int32 `[B, K]`, -1 where there is none.
+    """The index of the latest reset at or before each of `K` consecutive tokens: int32 `[B, K]`, -1 for none.
 
     Args:
       resets: bool `[B, K]`.

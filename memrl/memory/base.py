@@ -17,8 +17,8 @@ The laws, tested on every registered memory by `tests/memory/test_laws.py`:
 6. Gradients reach every parameter, and exactly those past inputs that the published method says.
 7. Anything random is drawn from the state, so that learning replays what acting drew.
 
-A state is a pytree in which every leaf is either a scalar, shared by the whole batch (a clock, its PRNG key), or has the
-batch as its leading axis. That one rule tells how a state is cut into minibatches (`rows`) and split over devices.
+A state is a pytree in which every leaf is either a scalar, shared by the whole batch (a clock, its PRNG key), or has
+the batch as its leading axis. That one rule tells how a state is cut into minibatches (`rows`) and split over devices.
 """
 
 import dataclasses
@@ -71,7 +71,7 @@ class Memory(nn.Module):
         raise NotImplementedError
 
     def tokens_attended(self, state: State) -> jax.Array:
-        """How many remembered tokens the latest step attended to, its own included: int32 `[B]`, 0 without attention."""
+        """How many tokens the latest step attended to, its own included: int32 `[B]`, 0 without attention."""
         raise NotImplementedError
 
 

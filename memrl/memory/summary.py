@@ -81,7 +81,8 @@ class SummaryConfig(MemoryConfig):
     jitter: float = 0.0
     """Segment lengths are drawn uniformly from L(1 - jitter) to L(1 + jitter) while training (the paper: 0.2)."""
     positions: Literal["rotary", "segment"] = "rotary"
-    """rotary: the index over summaries and segment (published); segment: the index within the set or segment, which does not grow with the episode."""
+    """rotary: the index over all summaries and the segment (published); segment: the index within the set or segment,
+    which does not grow with the episode."""
     query_scale: float = 0.02
     """Standard deviation of the initial summary queries (the references' is 1, an accident of their initialisation)."""
     rematerialise: bool = False
@@ -239,7 +240,7 @@ class SummaryMemory(Memory):
                 outputs.append(output)
             return (following[0], state), jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
-        # One segment is open already and may end after the first step; each further one has its shortest length at least.
+        # One segment is open already and may end after the first step; all others have the shortest length at least.
         segments = 1 + -(-(steps - 1) // config.shortest_segment)
         scan = nn.scan(
             window,

@@ -55,7 +55,7 @@ class FCT(MemoryConfig):
     context: int = 100
     """Steps N attended to, the current one included; older ones are dropped."""
     positions: Literal["rotary", "none"] = "rotary"
-    """rotary: steps since the trial began, through relative rotations (published); none: order is seen through causality alone."""
+    """rotary: steps since the trial began, as rotations (published); none: order is seen through causality alone."""
 
     def __post_init__(self) -> None:
         check_transformer(self, ("layers", "heads", "mlp_features", "context"))
