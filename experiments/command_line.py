@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import io
 import itertools
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -176,20 +175,6 @@ def _unknown(argument: str, default: Command) -> str:
     name = argument.partition("=")[0]
     known = [*names(default.selection, "--"), *names(default.options, "--"), *names(default.config, "--")]
     return f"There is no option {name}; did you mean {nearest(name.replace('_', '-'), known)}?"
-
-
-def use_every_core() -> None:
-    """Lets JAX make one device of every processor core, where it runs on processors. To be called before it starts.
-
-    It computes most of our programs on one core per device. The environment variables XLA_FLAGS and JAX_NUM_CPU_DEVICES
-    have precedence.
-    """
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return
-    if "JAX_NUM_CPU_DEVICES" in os.environ:
-        return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jax.config.update("jax_num_cpu_devices", cores)
 
 
 def make_mesh(config: Config) -> Mesh:
