@@ -26,18 +26,25 @@ class Probe(environment.Environment):
 
 @dataclasses.dataclass(frozen=True)
 class ConstantReward(Probe):
-    """Reward 1 at every step, nothing to see. Trials of one step end by truncation or by termination.
+    """Reward 1 at every step. Trials of three steps end by truncation or by termination.
 
-    Truncated, what follows is worth as much as ever: the value is 1 / (1 - γ). Terminated, nothing follows: it is 1.
+    Truncated, what follows is worth as much as ever: the value is 1 / (1 - γ) throughout, and the time is not told.
+    Terminated, nothing follows: the value is (1 - γ^n) / (1 - γ) with n steps left, and the time is observed.
     """
 
     terminates: bool
 
     def reset_env(self, key, params):
-        return jnp.zeros(1), environment.EnvState(jnp.int32(0))
+        state = environment.EnvState(jnp.int32(0))
+        return self.observe(key, state, None, params), state
 
     def step_env(self, key, state, action, params):
-        return jnp.zeros(1), environment.EnvState(state.time + 1), jnp.float32(1), jnp.bool_(self.terminates), {}
+        state = environment.EnvState(state.time + 1)
+        terminated = (state.time == 3) & self.terminates
+        return self.observe(key, state, action, params), state, jnp.float32(1), terminated, {}
+
+    def observe(self, key, state, action, params):
+        return jax.nn.one_hot(state.time if self.terminates else 0, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +86,7 @@ class Recall(Probe):
 
     def step(self, key, state, action, params):
         asked, ends = state.time == self.delay, state.time == self.cut
-        correct = action == (state.sign > 0)
+        correct = (action == 1) == (state.sign > 0)
         reward = jnp.where(asked & correct, 1.0, 0.0)
         state = SignState(
             time=jnp.where(asked, 0, state.time + 1),

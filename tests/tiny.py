@@ -25,6 +25,6 @@ def tiny_memory(name: str, steps: int, **settings) -> MemoryConfig:
     return MEMORIES[name](**{**sizes, **settings}).with_capacity(steps)
 
 
-def tiny_policy(memory: MemoryConfig, num_actions: int, dtype: jnp.dtype = jnp.float32) -> ActorCritic:
+def tiny_policy(memory: MemoryConfig, num_actions: int, dtype: jnp.dtype = jnp.float32, **settings) -> ActorCritic:
     """A policy around `memory` with one narrow layer in the encoder and in each head."""
-    return ActorCritic(memory.build(dtype), num_actions, NetworkConfig((8,), (8,)), dtype)
+    return ActorCritic(memory.build(dtype), num_actions, NetworkConfig((8,), (8,), **settings), dtype)
