@@ -8,6 +8,7 @@ import dataclasses
 import io
 import itertools
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Generic, NoReturn, TypeVar
@@ -63,6 +64,9 @@ def main(tool: Callable[[Sequence[str]], int]) -> NoReturn:
     except (UsageError, CheckpointError) as error:
         print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def value_of(option: str, arguments: Sequence[str]) -> str | None:
@@ -187,12 +191,13 @@ def make_mesh(config: Config) -> Mesh:
     devices = config.devices
     if devices is None:
         devices = max(number for number in range(1, jax.device_count() + 1) if minibatch % number == 0)
-    elif minibatch % devices:
+    try:
+        mesh = device_mesh(devices)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if minibatch % devices:
         raise UsageError(
             f"devices is {devices} and a minibatch has {minibatch} environments (ppo.num_envs / ppo.minibatches): "
             "the devices must divide the environments of a minibatch."
         )
-    try:
-        return device_mesh(devices)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    return mesh

@@ -171,11 +171,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _construct(kind: type, values: dict[str, Any], prefix: str) -> Any:
-    """The dataclass `kind` from JSON; `prefix` is the path of its fields."""
-    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    """The dataclass `kind` from JSON; `prefix` is what stands before the names of its fields in the config."""
+    types = {prefix + field.name: field.type for field in dataclasses.fields(kind)}
     arguments = {}
     for name, value in values.items():
-        annotation = fields[look_up(name, fields, "field")]
+        annotation = types[look_up(prefix + name, types, "field")]
         if isinstance(value, dict):
             value = _construct(annotation, value, f"{prefix}{name}.")
         arguments[name] = tuple(value) if isinstance(value, list) else value

@@ -75,16 +75,17 @@ def run(arguments: Sequence[str]) -> int:
             stopped_by = train(config, folder, training, mesh, arguments)
     except DivergedError as error:
         latest = Checkpointer(folder / "checkpoints").latest() or 0
-        print(
-            f"{error} Update {latest} is safe; to go on from there: {resume} --ppo.learning-rate ...", file=sys.stderr
-        )
+        advice = f"To go on from update {latest}, which is good: {resume} --ppo.learning-rate SMALLER"
+        print(f"{error} {advice}", file=sys.stderr)
         return DIVERGED
     if stopped_by is not None:
         say(f"Stopped by {stopped_by.name}, everything is saved; to go on: {resume}")
         return 128 + stopped_by
+    evaluation = f"python -m experiments.evaluate {folder}"
     if jax.process_count() > 1:
-        say(f"To evaluate: python -m experiments.evaluate {folder}")
+        say(f"Trained; to evaluate: {evaluation}")
         return 0
+    say(f"Trained; evaluating. To do so again: {evaluation}")
     from experiments.evaluate import evaluate_run  # brings matplotlib, half a second that the start need not wait for
 
     evaluate_run(folder)

@@ -1,0 +1,314 @@
+"""Configs survive JSON, the command line sets any field of them, and says in one sentence what it cannot set."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from envs import ENVIRONMENTS
+from envs.dark_key_to_door import DarkKeyToDoorConfig
+from experiments import command_line
+from experiments.command_line import UsageError
+from experiments.config import Config, config_from_dict, config_to_dict, load_config, make_policy
+from experiments.configs import CONFIGS
+from memrl.memory import FCT, GRU, MEMORIES, AutoCompressor, Memo
+from memrl.ppo import PPOConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    output: Path | None = None
+    """Where to."""
+
+
+def read(*arguments: str, config: Config | None = None) -> Config:
+    return command_line.read("experiments.tool", "Does something.", Options(), arguments, config)[0]
+
+
+def through_json(config: Config) -> Config:
+    return config_from_dict(json.loads(json.dumps(config_to_dict(config))))
+
+
+MAIN = CONFIGS["memo_gridworld"].config
+
+
+# Configs
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_is_valid_and_survives_json(name):
+    summary, config = CONFIGS[name]
+    assert config.name == name
+    config.validate()
+    assert through_json(config) == config
+    assert summary.endswith(".") and "\n" not in summary and len(summary) < 110
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_every_memory_survives_json(memory):
+    config = dataclasses.replace(MAIN, memory=MEMORIES[memory]().with_capacity(100))
+    assert config_to_dict(config)["memory"]["name"] == memory
+    assert type(through_json(config).memory) is MEMORIES[memory]
+    assert through_json(config) == config
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+def test_every_environment_survives_json(env):
+    config = dataclasses.replace(MAIN, env=ENVIRONMENTS[env](), memory=GRU())
+    assert config_to_dict(config)["env"]["name"] == env
+    assert through_json(config) == config
+
+
+def test_what_json_lacks_takes_its_default():
+    values = config_to_dict(MAIN)
+    del values["devices"], values["ppo"]["clip"]
+    assert config_from_dict(values) == MAIN
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "chunk", "updates"), [(1, 1, 1), (25_600, 1, 1), (25_601, 1, 2), (1, 4, 4), (25_600 * 5, 4, 8)]
+)
+def test_number_of_updates(total_steps, chunk, updates):
+    config = dataclasses.replace(MAIN, total_steps=total_steps, updates_per_chunk=chunk)
+    assert config.steps_per_update == 256 * 100
+    assert config.num_updates == updates
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"total_steps": 0}, r"total_steps is 0: it must be at least 1\."),
+        ({"updates_per_chunk": 0}, r"updates_per_chunk is 0: it must be at least 1\."),
+        ({"checkpoint_every": 0}, r"checkpoint_every is 0: it must be at least 1\."),
+        ({"devices": 0}, r"devices is 0: it must be at least 1\."),
+        ({"seed": -1}, r"seed is -1: it must be from 0 to 2\^32 - 1\."),
+        ({"name": "a/b"}, r"name is 'a/b': it becomes the name of a folder"),
+    ],
+)
+def test_fields_that_cannot_be(fields, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(MAIN, **fields)
+
+
+def test_policy_of_a_config():
+    config = dataclasses.replace(MAIN, network=dataclasses.replace(MAIN.network, dtype="bfloat16"))
+    policy = make_policy(config, num_actions=3)
+    assert policy.num_actions == 3
+    assert policy.dtype == policy.memory.dtype == jnp.bfloat16
+    assert policy.memory.capacity == 5
+    assert make_policy(config, 3, MAIN.memory.with_capacity(200)).memory.capacity == 9
+
+
+# Files
+
+
+def test_load(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config_to_dict(MAIN)))
+    assert load_config(tmp_path) == MAIN
+
+
+def break_json(values):
+    return json.dumps(values)[:-1]
+
+
+def change(path: str, value):
+    def changed(values):
+        *parts, last = path.split(".")
+        inner = values
+        for part in parts:
+            inner = inner[part]
+        inner[last] = value
+        return json.dumps(values)
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (break_json, "is not the config of a run: Expecting ',' delimiter"),
+        (change("memory.name", "memory"), "is not the config of a run: There is no memory memory; did you mean memo?"),
+        (change("ppo.clips", 0.2), "is not the config of a run: There is no field ppo.clips; did you mean ppo.clip?"),
+        (change("ppo.clip", -1.0), "is not the config of a run: ppo.clip is -1.0: it must be greater than 0."),
+        (change("total_steps", "many"), "is not the config of a run: "),
+        (change("memory.segment_length", 101), "is not the config of a run: memory.segment_length is 101 and a trial"),
+    ],
+)
+def test_load_what_is_not_a_config(tmp_path, damage, message):
+    with pytest.raises(ValueError, match=r"^There is no run in .*: it has no config\.json\.$"):
+        load_config(tmp_path)
+    (tmp_path / "config.json").write_text(damage(config_to_dict(MAIN)))
+    with pytest.raises(ValueError) as caught:
+        load_config(tmp_path)
+    assert message in str(caught.value)
+
+
+# The command line
+
+
+def test_a_config_by_name():
+    assert read("--config", "gru_gridworld") == CONFIGS["gru_gridworld"].config
+    assert read("--config=gru_gridworld") == CONFIGS["gru_gridworld"].config
+    assert read("--config", "fct_gridworld", "--config", "ac_gridworld").memory == CONFIGS["ac_gridworld"].config.memory
+
+
+def test_overrides_of_every_kind():
+    config = read(
+        *("--config", "memo_gridworld", "--seed=3", "--devices", "2", "--total-steps", "1000"),
+        *("--env.size", "4", "--env.start", "1", "2", "--env.observation", "coordinates", "--env.dark", "False"),
+        *("--memory.segment_length", "10", "--memory.jitter", "0.25", "--ppo.value-clip", "0.1"),
+        *("--network.encoder-features", "32", "16", "--network.head-features", "--tracking.tags", "a", "b"),
+        *("--ppo.final-learning-rate", "1e-4", "--tracking.wandb", "disabled", "--network.soft-reset", "False"),
+    )
+    assert config == dataclasses.replace(
+        MAIN,
+        seed=3,
+        devices=2,
+        total_steps=1000,
+        env=dataclasses.replace(MAIN.env, size=4, start=(1, 2), observation="coordinates", dark=False),
+        memory=dataclasses.replace(MAIN.memory, segment_length=10, jitter=0.25),
+        ppo=dataclasses.replace(MAIN.ppo, value_clip=0.1, final_learning_rate=1e-4),
+        network=dataclasses.replace(MAIN.network, encoder_features=(32, 16), head_features=(), soft_reset=False),
+        tracking=dataclasses.replace(MAIN.tracking, tags=("a", "b"), wandb="disabled"),
+    )
+    assert read("--devices", "None", config=config).devices is None
+
+
+def test_options_of_the_tool():
+    _, options = command_line.read("tool", ".", Options(), ["--config", "gru_gridworld", "--output", "a/b"])
+    assert options == Options(Path("a/b"))
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_another_memory(memory):
+    config = read("--config", "memo_gridworld", "--memory", memory)
+    assert type(config.memory) is MEMORIES[memory]
+    assert dataclasses.replace(config, memory=MAIN.memory) == MAIN
+
+
+def test_another_memory_has_room_for_a_trial_and_takes_overrides():
+    assert read("--config", "gru_gridworld", "--memory=fct", "--memory.layers", "3").memory == FCT(
+        layers=3, context=100
+    )
+    changed = read("--config", "memo_gridworld", "--memory", "ac", "--memory.segment-length", "10")
+    assert changed.memory == AutoCompressor(segment_length=10, capacity=4)
+
+
+def test_another_environment():
+    config = read("--config", "fct_gridworld", "--env", "dark_key_to_door", "--env.size", "4")
+    assert config.env == DarkKeyToDoorConfig(size=4)
+    assert config.memory.context == 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--config memo_gridwrld", "There is no config memo_gridwrld; did you mean memo_gridworld?"),
+        ("--config gru_gridworld --memory gro", "There is no memory gro; did you mean gru?"),
+        ("--config gru_gridworld --env dark_key", "There is no environment dark_key; did you mean dark_key_to_door?"),
+        ("--config gru_gridworld --ppo.num_env 4", "There is no option --ppo.num_env; did you mean --ppo.num-envs?"),
+        (
+            "--config gru_gridworld --memory.feature=4",
+            "There is no option --memory.feature; did you mean --memory.features?",
+        ),
+        ("--config gru_gridworld --outptu x", "There is no option --outptu; did you mean --output?"),
+        ("--config gru_gridworld more", "There is an argument too many: more."),
+        ("--config gru_gridworld --ppo.clip x", "--ppo.clip: could not convert string to float: 'x'."),
+        (
+            "--config gru_gridworld --network.dtype float31",
+            "invalid choice 'float31' for argument '--network.dtype'. Expected one of ('float32', 'bfloat16').",
+        ),
+        ("--config gru_gridworld --seed", "Missing value for argument '--seed'. Expected 1 values."),
+        ("--config gru_gridworld --total-steps 0", "total_steps is 0: it must be at least 1."),
+        ("--config gru_gridworld --ppo.clip -1", "ppo.clip is -1.0: it must be greater than 0."),
+        (
+            "--config gru_gridworld --ppo.num-envs 12",
+            "ppo.num_envs is 12 and ppo.minibatches is 8: the minibatches must divide the environments.",
+        ),
+        (
+            "--config memo_gridworld --memory.segment-length 101",
+            "memory.segment_length is 101 and a trial has 100 steps: a segment must not be longer than the trial.",
+        ),
+        (
+            "--config memo_gridworld --evaluation.windows-per-trial 3",
+            "evaluation.windows_per_trial is 3 and a trial has 100 steps: the windows must divide the trial.",
+        ),
+    ],
+)
+def test_what_cannot_be_read(arguments, sentence):
+    with pytest.raises(UsageError) as caught:
+        read(*arguments.split())
+    assert str(caught.value) == sentence
+
+
+def test_no_config():
+    with pytest.raises(UsageError, match=r"^Choose a config with --config: memo_gridworld, .*memo_gridworld_paper\.$"):
+        read("--seed", "1")
+
+
+@pytest.mark.parametrize("option", ["--config=gru_gridworld", "--memory=gru", "--env=dark_key_to_door"])
+def test_a_run_that_exists_has_its_config(option):
+    with pytest.raises(UsageError, match=r"^A run that exists has its config already"):
+        read(option, config=MAIN)
+    assert read("--seed", "1", config=MAIN) == dataclasses.replace(MAIN, seed=1)
+
+
+def test_list(capsys):
+    with pytest.raises(SystemExit) as caught:
+        read("--list")
+    assert caught.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(CONFIGS)
+    assert all(line.endswith(preset.summary) for line, preset in zip(lines, CONFIGS.values(), strict=True))
+
+
+def test_help_names_every_field_and_its_value(capsys):
+    with pytest.raises(SystemExit) as caught:
+        read("--config", "ac_gridworld", "--help")
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert "python -m experiments.tool" in said and "The values below are those of ac_gridworld." in said
+    assert "--output" in said and "Where to." in said
+    for field in dataclasses.fields(AutoCompressor):
+        assert f"--memory.{field.name.replace('_', '-')} " in said
+    for field in dataclasses.fields(PPOConfig):
+        assert f"--ppo.{field.name.replace('_', '-')} " in said
+    assert "(default: 6000000)" in said
+    with pytest.raises(SystemExit):
+        read("--help")
+    assert "those of memo_gridworld" in capsys.readouterr().out
+
+
+# Devices
+
+
+@pytest.mark.parametrize(("num_envs", "devices"), [(8, 2), (9, 1)])
+def test_as_many_devices_as_divide_a_minibatch(num_envs, devices):
+    assert jax.device_count() == 2
+    config = dataclasses.replace(MAIN, ppo=PPOConfig(num_envs=num_envs, minibatches=1))
+    assert command_line.make_mesh(config).size == devices
+    assert command_line.make_mesh(dataclasses.replace(config, devices=1)).size == 1
+
+
+def test_devices_that_are_not_there_or_do_not_divide():
+    with pytest.raises(UsageError, match=r"^devices is 3: this machine offers 2 \(cpu\), so it must be from 1 to 2\.$"):
+        command_line.make_mesh(dataclasses.replace(MAIN, devices=3))
+    config = dataclasses.replace(MAIN, devices=2, ppo=PPOConfig(num_envs=9, minibatches=3))
+    with pytest.raises(UsageError, match=r"^devices is 2 and a minibatch has 3 environments .* must divide"):
+        command_line.make_mesh(config)
+
+
+def test_one_device_per_core(run_python):
+    """What is in `experiments/__init__.py` comes before gymnax, which starts JAX's devices."""
+    script = "import experiments, os, envs, jax; print(len(os.sched_getaffinity(0)), jax.device_count())"
+    cores, devices = run_python("-c", script).stdout.split()
+    assert cores == devices
+    assert run_python("-c", script, env={"JAX_NUM_CPU_DEVICES": "5"}).stdout.split()[1] == "5"
+
+
+def test_memo_is_the_main_job():
+    assert type(MAIN.memory) is Memo
+    assert MAIN.env == DarkKeyToDoorConfig(size=5, attempt_limit=20, trial_length=100, observation=MAIN.env.observation)
