@@ -1,0 +1,130 @@
+"""Pictures of results, as PNG files. A file already there is replaced only once the new one is complete."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+AGENT = "#0072B2"  # from the palette of Okabe and Ito (2008), made for every kind of colour vision
+REFERENCES = (("black", "--"), ("0.45", ":"), ("0.3", "-."))
+"""Colour and style of each reference line; after the last it begins again."""
+
+
+def plot_in_context(evaluation: Mapping[str, Any], path: str | Path) -> Path:
+    """Draws what the agent learns within a trial of the trained length, beside the reference players.
+
+    Args:
+      evaluation: as returned by `memrl.evaluation.evaluate`.
+      path: the PNG file to write.
+
+    Returns:
+      The path.
+    """
+    entry, window = evaluation["results"][0], evaluation["window_length"]
+    time = window_centres(entry, window)
+    with _axes(path) as axes:
+        _player_lines(axes, time, evaluation["players"], entry)
+        _line_with_interval(axes, time, entry, color=AGENT, marker="o", markersize=4, label="agent")
+        axes.set_xlim(0, entry["horizon"])
+        axes.set_xlabel("time in the trial (steps)")
+        axes.set_ylabel(f"return per {window} steps")
+        axes.legend(frameon=False)
+    return Path(path)
+
+
+def plot_horizons(evaluation: Mapping[str, Any], path: str | Path) -> Path:
+    """Draws the return over the longest trial for each memory budget; arguments as for `plot_in_context`."""
+    import matplotlib
+
+    window, horizon = evaluation["window_length"], max(entry["horizon"] for entry in evaluation["results"])
+    entries = [entry for entry in evaluation["results"] if entry["horizon"] == horizon]
+    time = window_centres(entries[0], window)
+    # Budgets have an order, and so have these colours, from dark to light.
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.85, len(entries)))
+    with _axes(path, width=6.4) as axes:
+        _player_lines(axes, time, evaluation["players"], entries[0])
+        for entry, colour in zip(entries, colours, strict=True):
+            budget = "the whole trial" if entry["budget"] is None else f"{entry['budget']} steps"
+            label = "agent" if len(entries) == 1 else f"remembers {budget}"
+            _line_with_interval(axes, time, entry, color=colour, label=label)
+        axes.axvline(evaluation["trial_length"], color="0.4", linewidth=1)
+        axes.annotate(
+            "trained length",
+            (evaluation["trial_length"], 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize="small",
+            color="0.4",
+        )
+        axes.set_xlim(0, horizon)
+        axes.set_xlabel("time in the trial (steps)")
+        axes.set_ylabel(f"return per {window} steps")
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return Path(path)
+
+
+def plot_training(
+    metrics: Sequence[Mapping[str, Any]], path: str | Path, references: Mapping[str, float] | None = None
+) -> Path:
+    """Draws the return of training trials over time.
+
+    Args:
+      metrics: the lines of `metrics.jsonl`, in order; those without a finished trial are left out.
+      path: the PNG file to write.
+      references: returns per trial to compare with, by name.
+
+    Returns:
+      The path.
+    """
+    points = [(line["env_steps"] / 1e6, line["return"]) for line in metrics if line["return"] is not None]
+    steps, returns = np.array(points).reshape(-1, 2).T
+    with _axes(path) as axes:
+        for (name, value), (colour, style) in zip((references or {}).items(), cycle(REFERENCES), strict=False):
+            axes.axhline(value, color=colour, linestyle=style, label=name)
+        axes.plot(steps, returns, color=AGENT, linewidth=1.2, label="agent")
+        axes.set_xlim(left=0)
+        axes.set_xlabel("environment steps (millions)")
+        axes.set_ylabel("return per trial")
+        axes.legend(frameon=False)
+    return Path(path)
+
+
+def window_centres(entry: Mapping[str, Any], window: int) -> np.ndarray:
+    """The time, in steps, of the middle of each window of an entry of `results`."""
+    return (np.arange(len(entry["return_per_window"])) + 0.5) * window
+
+
+def _player_lines(axes, time: np.ndarray, players: Sequence[str], entry: Mapping[str, Any]) -> None:
+    for name, (colour, style) in zip(players, cycle(REFERENCES), strict=False):
+        axes.plot(time, entry[f"{name}_return_per_window"], color=colour, linestyle=style, label=name)
+
+
+def _line_with_interval(axes, time: np.ndarray, entry: Mapping[str, Any], color, **style) -> None:
+    low, high = entry["return_per_window_low"], entry["return_per_window_high"]
+    axes.fill_between(time, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.plot(time, entry["return_per_window"], color=color, **style)
+
+
+@contextmanager
+def _axes(path: str | Path, width: float = 4.8) -> Iterator[Any]:
+    """Axes to draw on, saved to `path` afterwards."""
+    # Not through pyplot, which would look for a display and remember every figure.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    yield axes
+    axes.set_ylim(bottom=min(0, axes.dataLim.ymin))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    incomplete = path.with_name(path.name + ".incomplete")
+    figure.savefig(incomplete, format="png", dpi=200)
+    os.replace(incomplete, path)
