@@ -25,6 +25,7 @@ from memrl.memory import MEMORIES
 from memrl.sharding import device_mesh
 
 Options = TypeVar("Options")
+Said = TypeVar("Said")
 
 BAD_INPUT = 2
 """Exit status where the command line, a file or a folder is not what it has to be."""
@@ -107,9 +108,8 @@ def read(
     try:
         default = Command(Selection(), options, config or _select(arguments))
         description = f"{description} The values below are those of {default.config.name}."
-        command, unknown = _tyro(default, program, description, arguments)
-        if unknown:
-            raise UsageError(_unknown(unknown[0], default))
+        parts = (default.selection, default.options, default.config)
+        command = parse(Command[type(options)], default, parts, program, description, arguments)
         if config is not None and command.selection != Selection():
             raise UsageError("A run that exists has its config already: leave out --config, --memory and --env.")
         command.config.validate()
@@ -135,13 +135,25 @@ def _select(arguments: Sequence[str]) -> Config:
     return config
 
 
-def _tyro(default: Command, program: str, description: str, arguments: Sequence[str]) -> tuple[Command, list[str]]:
-    """The command with the overrides among the arguments, and the arguments that it does not know."""
+def parse(
+    kind: type[Said], default: Said, parts: Sequence[Any], program: str, description: str, arguments: Sequence[str]
+) -> Said:
+    """Reads the fields of a dataclass from the arguments. Prints and exits if `--help` is asked for.
+
+    Args:
+      kind: the dataclass.
+      default: its values where the arguments say nothing.
+      parts: the dataclasses in it whose fields are options without a prefix.
+      program, description, arguments: as for `read`.
+
+    Raises:
+      UsageError: bad input.
+    """
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                Command[type(default.options)],
+            value, unknown = tyro.cli(
+                kind,
                 default=default,
                 args=list(arguments),
                 prog=f"python -m {program}",
@@ -153,6 +165,9 @@ def _tyro(default: Command, program: str, description: str, arguments: Sequence[
         if stop.code == 0:
             raise
         raise UsageError(_sentence(said.getvalue())) from None
+    if unknown:
+        raise UsageError(_unknown(unknown[0], parts))
+    return value
 
 
 def _sentence(box: str) -> str:
@@ -165,8 +180,8 @@ def _sentence(box: str) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def _unknown(argument: str, default: Command) -> str:
-    """What to say about an argument that is not known."""
+def _unknown(argument: str, parts: Sequence[Any]) -> str:
+    """What to say about an argument that is not known. `parts` as for `parse`."""
 
     def names(value: Any, prefix: str) -> Iterator[str]:
         for field in dataclasses.fields(value):
@@ -177,7 +192,7 @@ def _unknown(argument: str, default: Command) -> str:
     if not argument.startswith("--"):
         return f"There is an argument too many: {argument}."
     name = argument.partition("=")[0]
-    known = [*names(default.selection, "--"), *names(default.options, "--"), *names(default.config, "--")]
+    known = itertools.chain.from_iterable(names(part, "--") for part in parts)
     return f"There is no option {name}; did you mean {nearest(name.replace('_', '-'), known)}?"
 
 

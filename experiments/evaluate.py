@@ -1,0 +1,207 @@
+"""Evaluates a trained policy: `python -m experiments.evaluate FOLDER`, the folder of a run, trained to its end or not.
+
+The parameters of the latest checkpoint are frozen and face trials up to several times longer than those they learned
+in, with the whole past in memory and with less. It prints a table and writes into the folder
+
+    evaluation.json     all figures; see `memrl.evaluation.evaluate`
+    in_context.png      the return over a trial of the trained length
+    horizons.png        the return over the longest trial, for each memory budget
+    training.png        the return over training
+    trial.gif           one trial, where the environment can be drawn
+
+These are derived from the checkpoint and can be made again at any time. What an earlier evaluation wrote is replaced
+once the new one has all its figures.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+
+from experiments import command_line
+from experiments.command_line import UsageError
+from experiments.config import Config, load_config, make_policy
+from experiments.run import build, first_difference, identity
+from memrl.checkpoint import Checkpointer
+from memrl.evaluation import EvaluationConfig, evaluate, record_trial
+from memrl.plotting import plot_horizons, plot_in_context, plot_training
+from memrl.rendering import save_gif
+from memrl.sharding import device_mesh
+from memrl.tracking import read_metrics, write_json
+
+LONGEST_ANIMATION = 500
+"""Steps after which the animation of a trial stops."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which run, and how."""
+
+    folder: tyro.conf.Positional[Path | None] = None
+    """Folder of the run."""
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    """How it is evaluated; what is not said is as in the config of the run."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Evaluates as the command line says; returns the exit status."""
+    folder = read(arguments, Options()).folder
+    if folder is None:
+        raise UsageError("Name the folder of a run: python -m experiments.evaluate FOLDER.")
+    try:
+        config = load_config(folder)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    # Once more, now that it is known what holds where nothing is said.
+    evaluate_run(folder, read(arguments, Options(evaluation=config.evaluation)).evaluation)
+    return 0
+
+
+def read(arguments: Sequence[str], default: Options) -> Options:
+    """What the command line says; UsageError if that is wrong."""
+    description = "Evaluates a trained policy."
+    return command_line.parse(Options, default, [default], "experiments.evaluate", description, arguments)
+
+
+def evaluate_run(folder: Path, evaluation: EvaluationConfig | None = None) -> dict[str, Any]:
+    """Evaluates the run in `folder` and writes what the module's docstring says.
+
+    Args:
+      folder: of the run.
+      evaluation: how; as its config says if not given.
+
+    Returns:
+      What is written to `evaluation.json`.
+
+    Raises:
+      CheckpointError, UsageError: there is no checkpoint to evaluate, or it cannot be; nothing has been changed.
+    """
+    config = load_config(folder)
+    evaluation = config.evaluation if evaluation is None else evaluation
+    try:
+        evaluation.window_length(config.trial_length)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    params, update = load_params(folder, config)
+    environment, env_params = config.env.make()
+
+    print(f"{folder}: evaluating update {update}, {evaluation.num_trials} trials for each line.", flush=True)
+    table = Table(list(getattr(environment, "players", dict)()))
+    result = evaluate(
+        lambda memory: make_policy(config, environment.num_actions, memory),
+        config.memory,
+        environment,
+        env_params,
+        params,
+        evaluation,
+        table.add,
+    )
+    result = {"config": config.name, "update": update, **result}
+    print(summary(result))
+    write_json(folder / "evaluation.json", result)
+
+    entry = result["results"][0]
+    plot_in_context(result, folder / "in_context.png")
+    plot_horizons(result, folder / "horizons.png")
+    references = {name: sum(entry[f"{name}_return_per_window"]) for name in result["players"]}
+    plot_training(read_metrics(folder / "metrics.jsonl"), folder / "training.png", references)
+    written = ["evaluation.json", "in_context.png", "horizons.png", "training.png"]
+    if hasattr(environment, "render"):
+        animate(folder / "trial.gif", config, params, evaluation.seed)
+        written.append("trial.gif")
+    else:
+        print(f"There is no trial.gif: {config.env} cannot be drawn.")
+    print(f"Written to {folder}: {', '.join(written)}")
+    return result
+
+
+def load_params(folder: Path, config: Config) -> tuple[Any, int]:
+    """The parameters of the latest checkpoint, on the first device, and the updates that made them.
+
+    Raises:
+      CheckpointError, UsageError: there is none, it is damaged, or of another run.
+    """
+    training = build(config, device_mesh(1))
+    checkpointer = Checkpointer(folder / "checkpoints")
+    state, metadata = checkpointer.restore(jax.eval_shape(training.initial_state, jax.random.key(0)))
+    if differs := first_difference(metadata["identity"], identity(config)):
+        raise UsageError(f"{checkpointer.directory} is of another run: its {differs} is not the one in config.json.")
+    return state.params, int(state.update)
+
+
+class Table:
+    """Prints a line for each entry of `results`, as soon as it is there."""
+
+    def __init__(self, players: Sequence[str]):
+        """`players` are those of the environment, the best one first."""
+        self.players = players
+        share = f"% of {players[0]}" if players else ""
+        columns = ["trial", "remembers", "first window", "last window", "total", share, "bytes of state", "tokens read"]
+        self._print(*columns)
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Prints the line of `entry`."""
+        returns = entry["return_per_window"]
+        share = ""
+        if self.players and (best := sum(entry[f"{self.players[0]}_return_per_window"])) > 0:
+            share = f"{100 * sum(returns) / best:.1f}"
+        self._print(
+            entry["horizon"],
+            "all" if entry["budget"] is None else entry["budget"],
+            f"{returns[0]:.2f}",
+            f"{returns[-1]:.2f}",
+            f"{sum(returns):.2f}",
+            share,
+            f"{entry['state_bytes_per_env']:,}",
+            f"{entry['tokens_attended']:.1f}",
+        )
+
+    def _print(self, *cells: object) -> None:
+        print("  ".join(f"{cell!s:>{width}}" for cell, width in zip(cells, self.WIDTHS, strict=True)), flush=True)
+
+    WIDTHS = (7, 9, 12, 11, 9, 13, 14, 11)
+
+
+def summary(result: dict[str, Any]) -> str:
+    """What was learned within a trial, in words, from what `evaluate` returns."""
+    trial, window = result["trial_length"], result["window_length"]
+    entry, gain = result["results"][0], result["in_context"]
+    lines = []
+    for name in result["players"]:
+        returns = entry[f"{name}_return_per_window"]
+        lines.append(
+            f"{name}: {sum(returns):.2f} in {trial} steps, {returns[0]:.2f} in the first {window}, "
+            f"{returns[-1]:.2f} in the last."
+        )
+    if (share := gain["last_window_over_upper_bound"]) is not None:
+        lines.append(
+            f"In the last {window} of {trial} steps the agent collects {100 * share:.1f}% "
+            f"of what the {result['players'][0]} does in {window} on average."
+        )
+    if (ratio := gain["last_window_over_first"]) is not None:
+        lines.append(f"In the last {window} of {trial} steps the agent collects {ratio:.2f} times its first {window}.")
+    return "\n".join(lines)
+
+
+def animate(path: Path, config: Config, params: Any, seed: int) -> None:
+    """Writes a GIF of the beginning of one trial."""
+    environment, env_params = config.env.make()
+    policy = make_policy(config, environment.num_actions, config.memory.without_noise())
+    steps = min(config.trial_length, LONGEST_ANIMATION)
+    recording = record_trial(policy, environment, env_params, params, steps, jax.random.key(seed))
+    frames, captions, attempt, total = [], [], 1, 0.0
+    for step in range(steps + 1):
+        if step > 0:
+            total += float(recording.reward[step - 1])
+            attempt += int(recording.soft_reset[step - 1])
+        state = jax.tree.map(lambda leaf, step=step: leaf[step], recording.states)
+        frames.append(environment.render(state, env_params))
+        captions.append(f"step {step}   attempt {attempt}   return {total:g}")
+    save_gif(path, frames, 10, captions)
+
+
+if __name__ == "__main__":
+    command_line.main(run)
