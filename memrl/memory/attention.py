@@ -34,6 +34,8 @@ def check_transformer(config: Any, sizes: Sequence[str]) -> None:
     for name in sizes:
         if getattr(config, name) < 1:
             raise ValueError(f"memory.{name} is {getattr(config, name)}: it must be at least 1.")
+    if config.rotary_base <= 1:
+        raise ValueError(f"memory.rotary_base is {config.rotary_base}: it must be greater than 1.")
     if config.features % (2 * config.heads):
         raise ValueError(
             f"memory.features is {config.features} and memory.heads is {config.heads}: the width must be a multiple of "
@@ -86,11 +88,17 @@ class Rotation(NamedTuple):
     sin: jax.Array
 
 
-def rotation(positions: jax.Array, width: int, dtype: jnp.dtype) -> Rotation:
-    """The rotation of tokens at `positions` (int `[B, K]`), heads `width` wide (RoPE, arXiv 2104.09864, eq. 34)."""
+def rotation(positions: jax.Array, width: int, base: float, dtype: jnp.dtype) -> Rotation:
+    """The rotation of tokens at `positions` (RoPE, arXiv 2104.09864, eq. 34): pair `i` turns `base^(-2i/d)` a step.
+
+    Args:
+      positions: int `[B, K]`.
+      width: features `d` of a head, even.
+      base: the slowest pair takes about `2π base` steps to come round.
+    """
     half = width // 2
     wide = parameter_dtype(dtype)  # angles are never computed in bfloat16
-    frequencies = 10_000.0 ** (-jnp.arange(half, dtype=wide) / half)
+    frequencies = base ** (-jnp.arange(half, dtype=wide) / half)
     angles = positions[:, :, None, None, None].astype(wide) * frequencies[None, None, None, None, :]
     return Rotation(jnp.cos(angles).astype(dtype), jnp.sin(angles).astype(dtype))
 

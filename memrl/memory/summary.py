@@ -83,6 +83,8 @@ class SummaryConfig(MemoryConfig):
     positions: Literal["rotary", "segment"] = "rotary"
     """rotary: the index over all summaries and the segment (published); segment: the index within the set or segment,
     which does not grow with the episode."""
+    rotary_base: float = 10_000.0
+    """Base of the rotation frequencies; a small one tells neighbours apart better, a large one distant steps."""
     query_scale: float = 0.02
     """Standard deviation of the initial summary queries (the references' is 1, an accident of their initialisation)."""
     rematerialise: bool = False
@@ -412,7 +414,7 @@ class SummaryMemory(Memory):
 
     def _rotation(self, positions: jax.Array) -> Rotation:
         """The rotation of tokens at `positions`, int32 `[B, K]`."""
-        return rotation(positions, self.config.features // self.config.heads, self.dtype)
+        return rotation(positions, self.config.features // self.config.heads, self.config.rotary_base, self.dtype)
 
     def _visible_summaries(self, state: SummaryState, first_segment: jax.Array) -> jax.Array:
         """Which summary tokens an episode that began in `first_segment` `[B, K]` sees: bool `[B, K, M * S]`."""

@@ -56,6 +56,8 @@ class FCT(MemoryConfig):
     """Steps N attended to, the current one included; older ones are dropped."""
     positions: Literal["rotary", "none"] = "rotary"
     """rotary: steps since the trial began, as rotations (published); none: order is seen through causality alone."""
+    rotary_base: float = 10_000.0
+    """Base of the rotation frequencies; a small one tells neighbours apart better, a large one distant steps."""
 
     def __post_init__(self) -> None:
         check_transformer(self, ("layers", "heads", "mlp_features", "context"))
@@ -143,4 +145,4 @@ class ContextTransformer(Memory):
         """The rotation of tokens `age` (int32 `[B, K]`) steps into their episode; `None` for no positions."""
         if self.config.positions == "none":
             return None
-        return rotation(age, self.config.features // self.config.heads, self.dtype)
+        return rotation(age, self.config.features // self.config.heads, self.config.rotary_base, self.dtype)
