@@ -172,8 +172,10 @@ def parse(
 
 def _sentence(box: str) -> str:
     """On one line, what tyro says in the first part of a box that it draws around a complaint."""
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]
-    first = itertools.takewhile(lambda line: not line.startswith(("│ ──", "╰")), lines)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()
+    # The first line is a title; the parts are separated by lines without words, drawn or, if need be, of hyphens.
+    parts = itertools.groupby(lines[1:], key=lambda line: re.search(r"\w", line) is not None)
+    first = next((list(part) for has_words, part in parts if has_words), lines)
     text = " ".join(line.strip("│ ") for line in first)
     text = re.sub(r"^Error parsing (config\.)?", "", text)
     text = re.sub(r"^(\w+): (?=\1\.)", "", text)  # "ppo: ppo.clip is .." names the field twice
