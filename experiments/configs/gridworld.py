@@ -44,11 +44,13 @@ PRESETS = [
     small(
         "memo_gridworld",
         "Memo learns in context on a CPU: 5x5 room, trials of 100 steps. The main job.",
-        Memo(**TRANSFORMER, **SEGMENTS, capacity=5),
+        Memo(**TRANSFORMER, **SEGMENTS).with_capacity(100),
     ),
     small("fct_gridworld", "The same task, full-context transformer.", FCT(**TRANSFORMER, context=100)),
     small("rmt_gridworld", "The same task, Recurrent Memory Transformer.", RMT(**TRANSFORMER, **SEGMENTS)),
-    small("ac_gridworld", "The same task, AutoCompressor.", AutoCompressor(**TRANSFORMER, **SEGMENTS, capacity=5)),
+    small(
+        "ac_gridworld", "The same task, AutoCompressor.", AutoCompressor(**TRANSFORMER, **SEGMENTS).with_capacity(100)
+    ),
     small("gru_gridworld", "The same task, GRU.", GRU(features=128)),
     small("lstm_gridworld", "The same task, LSTM.", LSTM(features=128)),
     small("none_gridworld", "The same task without a memory: what can be had by chance.", NoMemory(features=128)),
