@@ -4,10 +4,27 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "devices"
 """Name of the one mesh axis."""
+
+
+def start_processes(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Makes this process one of several that compute together. To be called before anything else asks for devices.
+
+    Args:
+      coordinator: `HOST:PORT` of the process with id 0.
+      num_processes: how many there are.
+      process_id: which of them this one is, from 0. JAX finds out all three by itself under SLURM, Open MPI, on TPUs.
+    """
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+    # On CPUs the processes connect in their first collective and wait 30 s for each other there; in later ones they
+    # wait longer. It takes place here because, after this, one may compile much longer than another.
+    multihost_utils.sync_global_devices("memrl.sharding.start_processes")
 
 
 def device_mesh(num_devices: int | None = None) -> Mesh:

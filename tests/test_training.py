@@ -99,7 +99,7 @@ def test_recall(memory, delay, cut, learnable):
 
 
 def test_update_compiles_once(training):
-    """A program compiled ahead takes its own result: shapes, types and placement never change. It would refuse others."""
+    """A program compiled ahead takes its own result: types and placement never change, or it would refuse them."""
     state = training.initial_state(jax.random.key(0))
     advance = training.advance.lower(state).compile()
     for _ in range(3):
@@ -163,7 +163,7 @@ def test_update_without_a_finished_trial_has_no_return():
 
 
 def test_step_size_falls_linearly():
-    """Adam moves by the step size where the gradient never changes; 2 updates x 2 epochs x 2 minibatches are 8 steps."""
+    """Adam moves by the step size where the gradient never changes. 2 updates of 2 epochs of 2 minibatches: 8 steps."""
     optimizer = make_optimizer(PPOConfig(num_envs=4, epochs=2, minibatches=2, learning_rate=0.8), num_updates=2)
     params = {"w": jnp.zeros(())}
     state, moves = optimizer.init(params), []
