@@ -16,7 +16,7 @@ once the new one has all its figures.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -34,34 +34,37 @@ from memrl.tracking import read_metrics, write_json
 
 LONGEST_ANIMATION = 500
 """Steps after which the animation of a trial stops."""
+NARROWEST_ANIMATION = 260
+"""Pixels; smaller pictures are enlarged, so that there is room for the caption."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Which run, and how."""
 
-    folder: tyro.conf.Positional[Path | None] = None
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the run."""
-    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    evaluation: EvaluationConfig
     """How it is evaluated; what is not said is as in the config of the run."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Evaluates as the command line says; returns the exit status."""
-    folder = read(arguments, Options()).folder
-    if folder is None:
+    if not arguments:
         raise UsageError("Name the folder of a run: python -m experiments.evaluate FOLDER.")
+    folder = read(arguments, EvaluationConfig()).folder
     try:
         config = load_config(folder)
     except ValueError as error:
         raise UsageError(str(error)) from error
     # Once more, now that it is known what holds where nothing is said.
-    evaluate_run(folder, read(arguments, Options(evaluation=config.evaluation)).evaluation)
+    evaluate_run(folder, read(arguments, config.evaluation).evaluation)
     return 0
 
 
-def read(arguments: Sequence[str], default: Options) -> Options:
-    """What the command line says; UsageError if that is wrong."""
+def read(arguments: Sequence[str], evaluation: EvaluationConfig) -> Options:
+    """What the command line says, and `evaluation` where it says nothing; UsageError if it is wrong."""
+    default = Options(tyro.MISSING, evaluation)
     description = "Evaluates a trained policy."
     return command_line.parse(Options, default, [default], "experiments.evaluate", description, arguments)
 
@@ -107,8 +110,10 @@ def evaluate_run(folder: Path, evaluation: EvaluationConfig | None = None) -> di
     plot_in_context(result, folder / "in_context.png")
     plot_horizons(result, folder / "horizons.png")
     references = {name: sum(entry[f"{name}_return_per_window"]) for name in result["players"]}
-    plot_training(read_metrics(folder / "metrics.jsonl"), folder / "training.png", references)
-    written = ["evaluation.json", "in_context.png", "horizons.png", "training.png"]
+    written = ["evaluation.json", "in_context.png", "horizons.png"]
+    if (metrics := folder / "metrics.jsonl").exists():
+        plot_training(read_metrics(metrics), folder / "training.png", references)
+        written.append("training.png")
     if hasattr(environment, "render"):
         animate(folder / "trial.gif", config, params, evaluation.seed)
         written.append("trial.gif")
@@ -198,7 +203,9 @@ def animate(path: Path, config: Config, params: Any, seed: int) -> None:
             total += float(recording.reward[step - 1])
             attempt += int(recording.soft_reset[step - 1])
         state = jax.tree.map(lambda leaf, step=step: leaf[step], recording.states)
-        frames.append(environment.render(state, env_params))
+        frame = environment.render(state, env_params)
+        enlarge = -(-NARROWEST_ANIMATION // frame.shape[1])
+        frames.append(frame.repeat(enlarge, axis=0).repeat(enlarge, axis=1))
         captions.append(f"step {step}   attempt {attempt}   return {total:g}")
     save_gif(path, frames, 10, captions)
 

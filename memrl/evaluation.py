@@ -32,8 +32,7 @@ class EvaluationConfig:
     horizons: tuple[int, ...] = (1, 2, 4, 8)
     """Lengths of the trials, as multiples of the trained length; 1 must be among them."""
     budgets: tuple[float, ...] = (1.0, 0.5, 0.25)
-    """What a restricted memory has room for, in trained trial lengths; the oldest is dropped. The memory without
-    restriction is always evaluated too, and one of a fixed size is evaluated only so."""
+    """What a restricted memory has room for, in trained trial lengths. The unrestricted one is always evaluated too."""
     windows_per_trial: int = 5
     """Windows into which a trial of the trained length is cut to show learning; must divide its steps."""
     seed: int = 0

@@ -32,7 +32,7 @@ def plot_in_context(evaluation: Mapping[str, Any], path: str | Path) -> Path:
         axes.set_xlim(0, entry["horizon"])
         axes.set_xlabel("time in the trial (steps)")
         axes.set_ylabel(f"return per {window} steps")
-        axes.legend(frameon=False)
+        _legend_above(axes)
     return Path(path)
 
 
@@ -90,7 +90,7 @@ def plot_training(
         axes.set_xlim(left=0)
         axes.set_xlabel("environment steps (millions)")
         axes.set_ylabel("return per trial")
-        axes.legend(frameon=False)
+        _legend_above(axes)
     return Path(path)
 
 
@@ -102,6 +102,11 @@ def window_centres(entry: Mapping[str, Any], window: int) -> np.ndarray:
 def _player_lines(axes, time: np.ndarray, players: Sequence[str], entry: Mapping[str, Any]) -> None:
     for name, (colour, style) in zip(players, cycle(REFERENCES), strict=False):
         axes.plot(time, entry[f"{name}_return_per_window"], color=colour, linestyle=style, label=name)
+
+
+def _legend_above(axes) -> None:
+    # In the axes it could cover a line.
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0)
 
 
 def _line_with_interval(axes, time: np.ndarray, entry: Mapping[str, Any], color, **style) -> None:
@@ -122,7 +127,7 @@ def _axes(path: str | Path, width: float = 4.8) -> Iterator[Any]:
     axes.grid(axis="y", color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     yield axes
-    axes.set_ylim(bottom=min(0, axes.dataLim.ymin))
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     incomplete = path.with_name(path.name + ".incomplete")
