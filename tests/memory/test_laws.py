@@ -14,18 +14,18 @@ from tiny import tiny_memory
 from memrl.checkpoint import Checkpointer
 from memrl.memory import MEMORIES, MemoryConfig, laws
 
-VARIANTS = {
+SETTINGS = {
     "fct": [{"context": 5}, {"positions": "none"}],
-    "memo": [{"jitter": 0.0, "layers": 2}, {"positions": "segment", "capacity": 1, "rematerialise": True}],
-    "rmt": [{"jitter": 0.0}],
-    "ac": [{"jitter": 0.0, "capacity": 2}],
+    "memo": [{}, {"jitter": 0.0, "layers": 2}, {"positions": "segment", "capacity": 1, "rematerialise": True}],
+    "rmt": [{}, {"jitter": 0.0}],
+    "ac": [{}, {"jitter": 0.0, "capacity": 2}],
 }
-"""Settings tested beside those of `tiny_memory`, which have jitter and room for all steps."""
+"""What is changed in `tiny_memory`, which has jitter and room for all steps; nothing for memories not listed."""
 
 CASES = {
-    f"{name}-{variant}": (name, dataclasses.replace(tiny_memory(name, laws.STEPS), **settings))
+    f"{name}-{number}": (name, dataclasses.replace(tiny_memory(name, laws.STEPS), **settings))
     for name in MEMORIES
-    for variant, settings in enumerate([{}, *VARIANTS.get(name, [])])
+    for number, settings in enumerate(SETTINGS.get(name, [{}]))
 }
 
 
@@ -77,6 +77,8 @@ ONCE = (
     laws.capacity_and_noise_are_no_parameters,
     laws.jit_vmap_and_donation_work,
     laws.unroll_equals_scan_of_step_in_float32,
+    laws.gradients_reach_every_parameter,
+    laws.gradients_reach_the_published_inputs,
 )
 """Laws checked on the first setting of each memory only: they compile much, and the other settings add little."""
 
