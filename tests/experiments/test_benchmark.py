@@ -1,0 +1,154 @@
+"""The benchmark tells what its documentation says; its count of operations is that of a pen and paper."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec
+
+from experiments import benchmark
+from experiments.command_line import UsageError
+from experiments.flops import matmul_flops
+from memrl.memory import FCT, GRU, Memo
+from memrl.sharding import AXIS, device_mesh
+
+# Operations
+
+B, D, H, F = 4, 6, 8, 3
+
+
+def mlp(params, x):
+    return jax.nn.relu(x @ params[0]) @ params[1]
+
+
+MLP = ([jnp.ones((D, H)), jnp.ones((H, F))], jnp.ones((B, D)))
+MLP_FLOPS = 2 * B * (D * H + H * F)
+
+
+def flops(function, *arguments, branches="dearest"):
+    return matmul_flops(function, *arguments, branches=branches)
+
+
+def test_flops_of_a_perceptron():
+    assert flops(mlp, *MLP) == MLP_FLOPS
+    # By each kernel, and by the hidden layer.
+    assert flops(jax.grad(lambda *a: mlp(*a).sum()), *MLP) == 2 * MLP_FLOPS + 2 * B * H * F
+    assert flops(jax.vmap(mlp, (None, 0)), MLP[0], jnp.ones((5, B, D))) == 5 * MLP_FLOPS
+
+
+def test_flops_of_a_gru_count_every_step():
+    steps, memory = 7, GRU(F).build()
+    xs, resets, state = jnp.ones((steps, B, D)), jnp.zeros((steps, B), bool), memory.initial_state(B)
+    params = memory.init(jax.random.key(0), state, xs, resets, method="unroll")
+
+    def unroll(params):
+        return memory.apply(params, state, xs, resets, method="unroll")[1].sum()
+
+    forward = steps * 2 * B * 3 * (D * F + F * F)
+    assert flops(unroll, params) == forward
+    # The gradient by every kernel takes as much again, that by the hidden states their part of it.
+    assert flops(jax.grad(unroll), params) == 2 * forward + steps * 2 * B * 3 * F * F
+
+
+def test_flops_inside_of_other_programs():
+    assert flops(jax.jit(mlp), *MLP) == MLP_FLOPS
+    rematerialised = jax.grad(lambda params, x: jax.checkpoint(mlp)(params, x).sum())
+    assert flops(rematerialised, *MLP) == 2 * MLP_FLOPS + 2 * B * H * F + 2 * B * D * H  # the hidden layer again
+    specs = (PartitionSpec(), PartitionSpec(AXIS))
+    split = jax.shard_map(mlp, mesh=device_mesh(2), in_specs=specs, out_specs=specs[1])
+    assert flops(split, *MLP) == MLP_FLOPS
+
+
+def test_flops_of_branches():
+    def sometimes(params, x):
+        return jax.lax.cond(x.sum() > 0, mlp, lambda params, x: jnp.zeros((B, F)), params, x)
+
+    assert flops(sometimes, *MLP, branches="dearest") == MLP_FLOPS
+    assert flops(sometimes, *MLP, branches="cheapest") == 0
+
+
+def test_flops_of_an_endless_loop_are_refused():
+    def loop(x):
+        return jax.lax.while_loop(lambda x: x.sum() < 100, lambda x: x @ x, x)
+
+    with pytest.raises(NotImplementedError, match="loop without a fixed length"):
+        flops(loop, jnp.ones((2, 2)))
+
+
+# The tool
+
+SMALL = (
+    "--env.size 2 --env.trial-length 10 --ppo.num-envs 4 --ppo.unroll-length 10 --ppo.minibatches 2 --ppo.epochs 2 "
+    "--memory.features 8 --network.encoder-features 8 --network.head-features 8 --repeats 3"
+)
+SEGMENTS = (
+    "--memory.layers 1 --memory.heads 2 --memory.mlp-features 8 --memory.segment-length 5 --memory.summary-tokens 2 "
+    "--memory.jitter 0"
+)
+
+
+def test_benchmark_of_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "SHORTEST_MEASUREMENT", 0.01)
+    file = tmp_path / "benchmark.json"
+    assert benchmark.run(["--config", "gru_gridworld", *SMALL.split(), "--json", str(file)]) == 0
+    figures, table = json.loads(file.read_text()), capsys.readouterr().out
+    assert figures["config"]["memory"]["features"] == 8
+    assert figures["environment"]["packages"]["jax"] == jax.__version__
+    assert figures["devices_used"] == 2
+    assert figures["peak_process_bytes"] > 1e8
+    assert f"{figures['state_bytes_per_env']:,} bytes" in table
+    assert f"{figures['parameters']:,} parameters" in table
+    assert list(figures["programs"]) == ["environment", "acting", "learning", "training step"]
+    for name, program in figures["programs"].items():
+        speed = program["steps_per_second"]
+        assert 0 < speed["least"] <= speed["median"] <= speed["most"]
+        assert program["compile_seconds"] > 0
+        assert program["memory_bytes"] > 0
+        assert f"{name:13}" in table
+    flops = {name: program["flops_per_step"] for name, program in figures["programs"].items()}
+    assert flops["environment"] == 0
+    # Each of the two epochs goes forward once and backward, which is twice as much but for the inputs.
+    assert 4 < flops["learning"] / flops["acting"] < 6
+    assert flops["training step"] == flops["acting"] + flops["learning"]
+
+
+def test_comparison_of_acting(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "SHORTEST_MEASUREMENT", 0.01)
+    monkeypatch.setattr(benchmark, "WINDOW", 10)
+    file = tmp_path / "acting.json"
+    arguments = f"--config memo_gridworld {SMALL} {SEGMENTS} --acting memo fct --horizon 40 --json {file}"
+    assert benchmark.run(arguments.split()) == 0
+    figures, table = json.loads(file.read_text()), capsys.readouterr().out
+    assert figures["horizon"] == 40
+    memo, fct = figures["acting"]["memo"], figures["acting"]["fct"]
+    slot = 2 * 8 * 4  # keys and values of 8 features in float32
+    assert fct["state_bytes_per_env"] // slot == 40
+    assert memo["state_bytes_per_env"] // slot == 7 * 2 + 5
+    for row in (memo, fct):
+        time = row["milliseconds_per_step"]
+        assert 0 < time["least"] <= time["median"] <= time["most"]
+        assert f"{row['state_bytes_per_env']:12,} bytes" in table
+
+
+def test_compared_memories_share_settings():
+    memo = Memo(features=24, layers=3, heads=4, segment_length=10)
+    assert benchmark.memory_like(memo, "fct", 70) == FCT(features=24, layers=3, heads=4, context=70)
+    assert benchmark.memory_like(memo, "memo", 70) == Memo(
+        features=24, layers=3, heads=4, segment_length=10, capacity=6
+    )
+    assert benchmark.memory_like(memo, "gru", 70) == GRU(features=24)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--repeats", "0"], "repeats is 0: it must be at least 1"),
+        (["--horizon", "0"], "horizon is 0: it must be at least 1"),
+        (["--acting", "mamo"], "There is no memory mamo; did you mean memo?"),
+        (["--json", "nowhere/x.json"], r"nowhere/x.json cannot be written: there is no folder nowhere\."),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_compiled(arguments, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        benchmark.run(["--config", "memo_gridworld", *arguments])
