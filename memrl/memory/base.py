@@ -33,7 +33,10 @@ State = Any
 
 
 class Memory(nn.Module):
-    """Base of all memories; a subclass implements the contract and nothing else is inherited."""
+    """Base of all memories; a subclass implements the contract and nothing else is inherited.
+
+    Parameters are initialised through `step`: `module.init(key, state, x, reset, method="step")`.
+    """
 
     def initial_state(self, batch: int, key: jax.Array | None = None) -> State:
         """The state of `batch` empty memories. Needs no parameters.
@@ -71,7 +74,11 @@ class Memory(nn.Module):
         raise NotImplementedError
 
     def tokens_attended(self, state: State) -> jax.Array:
-        """How many tokens the latest step attended to, its own included: int32 `[B]`, 0 without attention."""
+        """How many tokens the latest step attended to, its own included; 0 without attention.
+
+        Returns:
+          int32 `[B]`, or `[]` where it is the same for all.
+        """
         raise NotImplementedError
 
 
