@@ -11,7 +11,7 @@ import argparse
 import runpy
 import sys
 
-import jax
+from memrl.sharding import start_processes
 
 
 def main() -> None:
@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_argument("tool", choices=["run"], help="experiments.TOOL")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
     options = parser.parse_args()
-    # Before the tool is imported: gymnax starts JAX's devices when it is.
-    jax.distributed.initialize(options.coordinator, options.num_processes, options.process_id)
+    # Before the tool is imported: gymnax asks for devices when it is.
+    start_processes(options.coordinator, options.num_processes, options.process_id)
     sys.argv[1:] = options.arguments
     runpy.run_module(f"experiments.{options.tool}", run_name="__main__", alter_sys=True)
 

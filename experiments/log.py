@@ -73,9 +73,10 @@ class Progress:
         self.shown = now
         seconds_per_update = (now - self.start) / (update - self.first_update)
         minutes, seconds = divmod(round(seconds_per_update * (self.config.num_updates - update)), 60)
+        trial_return = "unknown" if math.isnan(self.trial_return) else f"{self.trial_return:.2f}"
         line = (
             f"update {update}/{self.config.num_updates}   {update * self.config.steps_per_update / 1e6:.2f} M steps   "
-            f"{self.config.steps_per_update / seconds_per_update:,.0f} steps/s   return {self.trial_return:.2f}   "
+            f"{self.config.steps_per_update / seconds_per_update:,.0f} steps/s   return {trial_return}   "
             f"{minutes}:{seconds:02} left"
         )
         say(f"\r{line}\x1b[K" if in_place else line, end="" if in_place else "\n")

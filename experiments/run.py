@@ -172,10 +172,12 @@ class StopRequest:
 
     def pending(self) -> bool:
         """Whether to stop. All processes have to ask at the same time, and get the same answer."""
+        number = int(self.received or 0)
         if jax.process_count() > 1:
-            number = int(multihost_utils.process_allgather(np.int32(self.received or 0)).max())
-            self.received = signal.Signals(number) if number else None
-        return self.received is not None
+            number = int(multihost_utils.process_allgather(np.int32(number)).max())
+        if number:
+            self.received = signal.Signals(number)
+        return number > 0
 
 
 def identity(config: Config) -> dict[str, Any]:

@@ -210,7 +210,7 @@ def test_two_processes_learn_the_same(start, finished, tmp_path):
         )
         for number in range(2)
     )
-    wait_for(first, folder, 10)
+    wait_for(first, folder, 3)
     second.terminate()
     said = finish(first, 128 + signal.SIGTERM)
     assert "Compiling for 2 cpu devices" in said and "everything is saved" in said
