@@ -69,11 +69,12 @@ def test_what_json_lacks_takes_its_default():
 
 
 @pytest.mark.parametrize(
-    ("total_steps", "chunk", "updates"), [(1, 1, 1), (25_600, 1, 1), (25_601, 1, 2), (1, 4, 4), (25_600 * 5, 4, 8)]
+    ("total_steps", "chunk", "updates"), [(1, 1, 1), (600, 1, 1), (601, 1, 2), (1, 4, 4), (600 * 5, 4, 8)]
 )
 def test_number_of_updates(total_steps, chunk, updates):
-    config = dataclasses.replace(MAIN, total_steps=total_steps, updates_per_chunk=chunk)
-    assert config.steps_per_update == 256 * 100
+    ppo = PPOConfig(num_envs=6, minibatches=1, unroll_length=100)
+    config = dataclasses.replace(MAIN, total_steps=total_steps, updates_per_chunk=chunk, ppo=ppo)
+    assert config.steps_per_update == 600
     assert config.num_updates == updates
 
 
@@ -98,7 +99,7 @@ def test_policy_of_a_config():
     policy = make_policy(config, num_actions=3)
     assert policy.num_actions == 3
     assert policy.dtype == policy.memory.dtype == jnp.bfloat16
-    assert policy.memory.capacity == 5
+    assert policy.memory.capacity == MAIN.memory.capacity
     assert make_policy(config, 3, MAIN.memory.with_capacity(200)).memory.capacity == 9
 
 
@@ -225,8 +226,8 @@ def test_another_environment():
         ("--config gru_gridworld --total-steps 0", "total_steps is 0: it must be at least 1."),
         ("--config gru_gridworld --ppo.clip -1", "ppo.clip is -1.0: it must be greater than 0."),
         (
-            "--config gru_gridworld --ppo.num-envs 12",
-            "ppo.num_envs is 12 and ppo.minibatches is 8: the minibatches must divide the environments.",
+            "--config gru_gridworld --ppo.num-envs 12 --ppo.minibatches 5",
+            "ppo.num_envs is 12 and ppo.minibatches is 5: the minibatches must divide the environments.",
         ),
         (
             "--config memo_gridworld --memory.segment-length 101",
@@ -276,7 +277,7 @@ def test_help_names_every_field_and_its_value(capsys):
         assert f"--memory.{field.name.replace('_', '-')} " in said
     for field in dataclasses.fields(PPOConfig):
         assert f"--ppo.{field.name.replace('_', '-')} " in said
-    assert "(default: 6000000)" in said
+    assert f"(default: {CONFIGS['ac_gridworld'].config.total_steps})" in said
     with pytest.raises(SystemExit):
         read("--help")
     assert "those of memo_gridworld" in capsys.readouterr().out
