@@ -1,6 +1,6 @@
-"""Trains a few updates with SGD in float64, on all devices of one or of several processes, and prints the outcome.
+"""Trains a few updates with SGD in float64 on so many devices, then afresh on as many, and prints each outcome.
 
-    python train_on_devices.py MEMORY DEVICES [PROCESSES PROCESS PORT]
+    python train_on_devices.py MEMORY DEVICES,DEVICES,.. [PROCESSES PROCESS PORT]
 
 SGD, because Adam and gradient clipping make nothing of a gradient that is too long by a factor, which is what adding up
 over devices where averages are due would give.
@@ -28,12 +28,14 @@ from memrl.ppo import PPOConfig  # noqa: E402
 from memrl.sharding import device_mesh  # noqa: E402
 from memrl.training import make_training  # noqa: E402
 
-mesh = device_mesh(int(devices))
 env, env_params = DarkKeyToDoorConfig(size=2, attempt_limit=4, trial_length=5).make()
 policy = tiny_policy(tiny_memory(memory, 5), env.num_actions, jax.numpy.float64)
 config = PPOConfig(num_envs=16, unroll_length=7, epochs=2, minibatches=2)
-training = make_training(policy, env, env_params, config, 3, mesh, chunk=3, optimizer=optax.sgd(0.5))
-state, metrics = training.advance(training.initial_state(jax.random.key(0)))
-flat = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(state.params)])
-outcome = {"devices": mesh.size, "processes": jax.process_count(), "params": flat.tolist()}
-print(json.dumps(outcome | {"metrics": {name: np.asarray(value).tolist() for name, value in metrics.items()}}))
+for number in map(int, devices.split(",")):
+    mesh = device_mesh(number)
+    training = make_training(policy, env, env_params, config, 3, mesh, chunk=3, optimizer=optax.sgd(0.5))
+    state, metrics = training.advance(training.initial_state(jax.random.key(0)))
+    params = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(state.params)])
+    metrics = {name: np.asarray(value).tolist() for name, value in metrics.items()}
+    place = {"devices": mesh.size, "processes": jax.process_count()}
+    print(json.dumps({**place, "params": params.tolist(), "metrics": metrics}))
