@@ -68,7 +68,7 @@ class Progress:
             self.trial_return = trial_return
         now, last = time.perf_counter(), update == self.config.num_updates
         in_place = sys.stdout.isatty()
-        if not (in_place or last or now - self.shown >= 10):
+        if not last and now - self.shown < (0.1 if in_place else 10):
             return
         self.shown = now
         seconds_per_update = (now - self.start) / (update - self.first_update)
