@@ -1,0 +1,31 @@
+"""What the README shows works."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from memrl.memory import laws
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.laws
+def test_the_memory_to_copy_obeys_the_laws(tmp_path, monkeypatch):
+    (source,) = re.findall(r"```python\n(# memrl/memory/mean\.py\n.*?)```", README.read_text(), re.DOTALL)
+    path = tmp_path / "mean.py"
+    path.write_text(source)
+    specification = importlib.util.spec_from_file_location("mean", path)
+    module = importlib.util.module_from_spec(specification)
+    monkeypatch.setitem(sys.modules, "mean", module)
+    specification.loader.exec_module(module)
+    laws.check(module.Mean(features=4))
+
+
+def test_every_config_named_exists():
+    from experiments.configs import CONFIGS
+
+    named = set(re.findall(r"`(\w+_gridworld\w*)`", README.read_text()))
+    assert named == set(CONFIGS)
