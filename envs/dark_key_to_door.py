@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 
-from envs import drawing
+from envs import base, drawing
 from envs.player import Player
 
 ObservationCoding = Literal["coordinates", "one_hot"]
@@ -36,7 +36,7 @@ MOVES = np.array([(0, -1), (-1, 0), (0, 1), (1, 0), (0, 0)], np.int32)
 
 
 @dataclass(frozen=True)
-class DarkKeyToDoorConfig:
+class DarkKeyToDoorConfig(base.EnvironmentConfig):
     """A key to find and a door to carry it to, both invisible, again and again in the same room."""
 
     size: int = 9
@@ -85,7 +85,7 @@ class DarkKeyToDoorConfig:
 
 
 @struct.dataclass(kw_only=True)
-class DarkKeyToDoorParams(environment.EnvParams):
+class DarkKeyToDoorParams(base.EnvParams):
     """What may change without compiling anew; `max_steps_in_episode` (int32) is the length of a trial."""
 
     start: jax.Array  # int32 [2]: a fixed cell, or (-1, -1): drawn for each trial
@@ -94,7 +94,7 @@ class DarkKeyToDoorParams(environment.EnvParams):
 
 
 @struct.dataclass
-class DarkKeyToDoorState(environment.EnvState):
+class DarkKeyToDoorState(base.EnvState):
     """One room during a trial; `time` (int32) counts the trial's steps."""
 
     attempt_time: jax.Array  # int32: steps taken in this attempt
@@ -113,7 +113,7 @@ class SearcherState(NamedTuple):
 
 
 @dataclass(frozen=True)  # equal environments share one compilation of gymnax's jitted `step` and `reset`
-class DarkKeyToDoor(environment.Environment):
+class DarkKeyToDoor(base.Environment):
     """The gymnax environment; `DarkKeyToDoorConfig` describes its arguments and checks them.
 
     Observation, float32: the agent's cell, whether it has the key, the attempt's clock over its limit, and in the light
@@ -134,16 +134,15 @@ class DarkKeyToDoor(environment.Environment):
     dark: bool
     observation: ObservationCoding
 
+    episodic = False
+
     @property
     def default_params(self) -> DarkKeyToDoorParams:
         return DarkKeyToDoorConfig(size=self.size).make()[1]
 
     def reset_env(self, key, params):
         """Begin a trial; `key` is used for the placements."""
-        # gymnax resets in every step, so the draw is most of a step's cost. Three raw words and a remainder (a bias
-        # below size**2 / 2**32) step nearly 4 times faster than `jax.random.randint` of the six coordinates.
-        cells = jax.random.bits(key, (3,), jnp.uint32) % jnp.uint32(self.size**2)
-        drawn = jnp.stack(jnp.divmod(cells.astype(jnp.int32), self.size), axis=-1)
+        drawn = jax.random.randint(key, (3, 2), 0, self.size, jnp.int32)
         fixed = jnp.stack([params.start, params.key, params.door])
         start, key_cell, door = jnp.where(fixed < 0, drawn, fixed)
         state = DarkKeyToDoorState(
@@ -230,14 +229,14 @@ class DarkKeyToDoor(environment.Environment):
             "searcher": Player(self.begin_search, self.play_searcher),
         }
 
-    def play_oracle(self, player_state, state, params):
+    def play_oracle(self, key, player_state, state, params):
         return player_state, self.approach(state.position, jnp.where(state.has_key, state.door, state.key))
 
     def begin_search(self, params):
         anywhere = jnp.ones((self.size, self.size), bool)
         return SearcherState(key_cells=anywhere, door_cells=anywhere)
 
-    def play_searcher(self, known, state, params):
+    def play_searcher(self, key, known, state, params):
         cells = jnp.stack(jnp.meshgrid(jnp.arange(self.size), jnp.arange(self.size), indexing="ij"), axis=-1)
         possible = jnp.where(state.has_key, known.door_cells, known.key_cells)
         distances = jnp.where(possible, jnp.abs(cells - state.position[None, None]).sum(-1), 2 * self.size)

@@ -17,14 +17,14 @@ class Player(NamedTuple):
 
     initial_state: Callable[[Any], Any]
     """`initial_state(env_params) -> player_state`: what the player remembers as a trial begins."""
-    act: Callable[[Any, Any, Any], tuple[Any, jax.Array]]
-    """`act(player_state, env_state, env_params) -> (player_state, action)`, once per step."""
+    act: Callable[[jax.Array, Any, Any, Any], tuple[Any, jax.Array]]
+    """`act(key, player_state, env_state, env_params) -> (player_state, action)`, once per step."""
 
 
 def play(environment, env_params, player: Player, key, num_environments: int, num_steps: int) -> jax.Array:
     """Let `player` act in B = `num_environments` environments for T = `num_steps` steps from the start of a trial.
 
-    Trials that end are followed by new ones. `key` is used for the environments. Returns the rewards, float32 [T, B].
+    Trials that end are followed by new ones. `key` feeds the environments and what the player draws. Returns the rewards, float32 [T, B].
     """
 
     def play_one(key):
@@ -33,8 +33,9 @@ def play(environment, env_params, player: Player, key, num_environments: int, nu
 
         def step(carry, key):
             player_state, env_state = carry
-            player_state, action = player.act(player_state, env_state, env_params)
-            _, env_state, reward, terminated, truncated, _ = environment.step(key, env_state, action, env_params)
+            act_key, step_key = jax.random.split(key)
+            player_state, action = player.act(act_key, player_state, env_state, env_params)
+            _, env_state, reward, terminated, truncated, _ = environment.step(step_key, env_state, action, env_params)
             fresh_state = player.initial_state(env_params)
             player_state = jax.tree.map(partial(jnp.where, terminated | truncated), fresh_state, player_state)
             return (player_state, env_state), reward

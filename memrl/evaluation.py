@@ -214,7 +214,7 @@ def player_subject(player: Any, agent: Subject, environment: Any) -> Subject:
     """A reference player on the tasks of `agent`.
 
     `player` has `initial_state(env_params) -> player_state` and
-    `act(player_state, environment_state, env_params) -> (player_state, action)`, both for one environment.
+    `act(key, player_state, environment_state, env_params) -> (player_state, action)`, both for one environment.
     """
 
     def begin(key: jax.Array, env_params: Any) -> Any:
@@ -228,8 +228,8 @@ def player_subject(player: Any, agent: Subject, environment: Any) -> Subject:
     def step(state: Any, params: Any, env_params: Any) -> tuple[Any, Measured]:
         def step_one(state: Any) -> tuple[Any, jax.Array]:
             player_state, environment_state, key = state
-            key, key_step = jax.random.split(key)
-            player_state, action = player.act(player_state, environment_state, env_params)
+            key, key_act, key_step = jax.random.split(key, 3)
+            player_state, action = player.act(key_act, player_state, environment_state, env_params)
             _, environment_state, reward, terminated, truncated, _ = environment.step(
                 key_step, environment_state, action, env_params
             )

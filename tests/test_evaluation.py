@@ -42,11 +42,11 @@ class Wage(Probe):
 
 class WageWithPlayers(Wage):
     def players(self):
-        def rest(memory, state, params):  # its own memory is the number of steps, each kind of player has another
+        def rest(key, memory, state, params):  # its own memory is the number of steps, each kind of player has another
             return memory + 1, jnp.where(memory < 2, 1, 0)
 
         return {
-            "worker": Player(lambda params: None, lambda memory, state, params: (memory, jnp.int32(1))),
+            "worker": Player(lambda params: None, lambda key, memory, state, params: (memory, jnp.int32(1))),
             "idler": Player(lambda params: jnp.int32(0), rest),
         }
 

@@ -207,7 +207,7 @@ def test_searcher_knows_only_what_it_was_told(getkey):
     def trial(key):
         def step(carry, _):
             known, state = carry
-            known, action = searcher.act(known, state, params)
+            known, action = searcher.act(key, known, state, params)
             observation, state, reward, _, info = environment.step_env(key, state, action, params)
             told = jnp.concatenate([observation, jnp.stack([reward, info["soft_reset"].astype(jnp.float32)])])
             return (known, state), (action, told)

@@ -1,0 +1,108 @@
+"""What every environment is: gymnax's interface, with resets that are computed only where an episode ended.
+
+gymnax draws a new episode in every step of every environment and then throws nearly all of them away. For a house, a
+graph or a shuffled troupe of dancers that draw costs many times a step. `rows_where` computes it for the rows that need
+it, in blocks, so that environments may draw with care and still step fast.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from gymnax.environments import environment
+
+EnvState = environment.EnvState
+EnvParams = environment.EnvParams
+
+BLOCK = 64
+"""Rows that `rows_where` computes together."""
+
+
+def rows_where(needed: jax.Array, compute: Callable[..., Any], operands: Any, otherwise: Any) -> Any:
+    """`compute(*operands)` where `needed`, `otherwise` elsewhere; like `lax.cond`, and still cheap under `vmap`.
+
+    Under `vmap`, `lax.cond` computes both branches for every row. This computes blocks of rows that need it until none
+    is left, and nothing if none does.
+
+    Args:
+      needed: bool [].
+      compute: a pure function of arrays. It must not close over batched ones: pass them as operands.
+      operands: tuple of pytrees of arrays.
+      otherwise: pytree of the structure, shapes and dtypes that `compute` returns.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def choose(needed, operands, otherwise):
+        return jax.lax.cond(needed, lambda: compute(*operands), lambda: otherwise)
+
+    @choose.def_vmap
+    def choose_rows(axis_size, in_batched, needed, operands, otherwise):
+        def over_rows(values, batched):
+            return jax.tree.map(
+                lambda leaf, is_batched: leaf if is_batched else jnp.broadcast_to(leaf, (axis_size, *leaf.shape)),
+                values,
+                batched,
+            )
+
+        needed_batched, operands_batched, otherwise_batched = in_batched
+        needed = over_rows(needed, needed_batched)
+        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, operands_batched)
+        block = min(BLOCK, axis_size)
+
+        def compute_block(carry):
+            missing, chosen = carry
+            rows = jnp.nonzero(missing, size=block, fill_value=axis_size)[0]  # past the end: dropped by `.at[].set`
+
+            def at_rows(leaf, is_batched):
+                return leaf.at[rows].get(mode="clip") if is_batched else leaf
+
+            computed = jax.vmap(compute, in_axes=axes, axis_size=block)(
+                *jax.tree.map(at_rows, operands, operands_batched)
+            )
+            chosen = jax.tree.map(lambda leaf, new: leaf.at[rows].set(new, mode="drop"), chosen, computed)
+            return missing.at[rows].set(False, mode="drop"), chosen
+
+        carry = needed, over_rows(otherwise, otherwise_batched)
+        _, chosen = jax.lax.while_loop(lambda carry: carry[0].any(), compute_block, carry)
+        return chosen, jax.tree.map(lambda _: True, chosen)
+
+    return choose(needed, operands, otherwise)
+
+
+class EnvironmentConfig:
+    """The fields of an environment, checked; a frozen dataclass for each environment inherits from this.
+
+    Fields are plain values. `__post_init__` raises ValueError, in a clear sentence, for those that make no sense.
+    """
+
+    def make(self) -> tuple["Environment", EnvParams]:
+        """The environment and its parameters, whose leaves are NumPy's: making one starts no JAX backend."""
+        raise NotImplementedError
+
+    def splits(self) -> dict[str, "EnvironmentConfig"]:
+        """Other settings that a policy trained on this one is asked to master, with the same spaces, by name."""
+        return {}
+
+
+class Environment(environment.Environment):
+    """gymnax's `Environment`; see there for the methods to write."""
+
+    episodic: bool = True
+    """Whether episodes end by the task itself. If not, a trial is `max_steps_in_episode` steps, whatever happens."""
+    outcomes: tuple[str, ...] = ()
+    """Entries of `info` (bool or float32) that tell, in the last step of an episode, how it went."""
+
+    @partial(jax.jit, static_argnames=("self",))
+    def step(self, key, state, action, params=None):
+        """As gymnax's, with the same use of `key`; a new episode is drawn only where one ended."""
+        params = self.default_params if params is None else params
+        key_step, key_reset = jax.random.split(key)
+        final_observation, state, reward, terminated, info = self.step_env(key_step, state, action, params)
+        truncated = self.is_truncated(state, params)
+        observation, state = rows_where(
+            terminated | truncated, self.reset_env, (key_reset, params), (final_observation, state)
+        )
+        info = {**info, "terminated": terminated, "truncated": truncated, "final_observation": final_observation}
+        return observation, state, reward, terminated, truncated, info
