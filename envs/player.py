@@ -24,7 +24,8 @@ class Player(NamedTuple):
 def play(environment, env_params, player: Player, key, num_environments: int, num_steps: int) -> jax.Array:
     """Let `player` act in B = `num_environments` environments for T = `num_steps` steps from the start of a trial.
 
-    Trials that end are followed by new ones. `key` feeds the environments and what the player draws. Returns the rewards, float32 [T, B].
+    Trials that end are followed by new ones. `key` feeds the environments and what the player draws.
+    Returns the rewards, float32 [T, B].
     """
 
     def play_one(key):

@@ -110,7 +110,7 @@ def run(arguments: Sequence[str]) -> int:
 def measure_training(config: Config, mesh: Mesh, repeats: int) -> dict[str, Any]:
     """The figures of the training step and of its parts."""
     environment, env_params = config.env.make()
-    policy, ppo = make_policy(config, environment.num_actions), config.ppo
+    policy, ppo = make_policy(config, environment, env_params), config.ppo
     optimizer = make_optimizer(ppo, config.num_updates)
 
     def act_at_random(actor: ActorState) -> tuple[ActorState, Any]:
@@ -197,7 +197,7 @@ def compare_acting(
     env_params = env_params.replace(max_steps_in_episode=np.int32(np.iinfo(np.int32).max))
     figures = {}
     for name, memory in memories.items():
-        policy = make_policy(config, environment.num_actions, memory)
+        policy = make_policy(config, environment, env_params, memory)
         state = build(dataclasses.replace(config, memory=memory), mesh).initial_state(jax.random.key(config.seed))
         split = split_specs(state.actor)
 

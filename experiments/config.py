@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from envs import ENVIRONMENTS
 from memrl.evaluation import EvaluationConfig
 from memrl.memory import MEMORIES, MemoryConfig
-from memrl.networks import ActorCritic, NetworkConfig
+from memrl.networks import ActorCritic, NetworkConfig, observation_kinds
 from memrl.ppo import PPOConfig
 
 
@@ -101,17 +101,21 @@ class Config:
         self.evaluation.window_length(self.trial_length)
 
 
-def make_policy(config: Config, num_actions: int, memory: MemoryConfig | None = None) -> ActorCritic:
+def make_policy(config: Config, environment: Any, env_params: Any, memory: MemoryConfig | None = None) -> ActorCritic:
     """The policy of a run.
 
     Args:
       config: of the run.
-      num_actions: of its environment.
+      environment, env_params: what it acts in, or one with the same spaces.
       memory: other settings of the same memory, such as another capacity, if not those of the config.
+
+    Raises:
+      ValueError: it could not read the observations.
     """
     dtype = jnp.dtype(config.network.dtype)
     memory = config.memory if memory is None else memory
-    return ActorCritic(memory.build(dtype), num_actions, config.network, dtype)
+    kinds = observation_kinds(environment.observation_space(env_params))
+    return ActorCritic(memory.build(dtype), environment.num_actions, config.network, dtype, kinds)
 
 
 REGISTRIES: dict[str, dict[str, type]] = {"env": ENVIRONMENTS, "memory": MEMORIES}

@@ -94,7 +94,7 @@ def evaluate_run(folder: Path, evaluation: EvaluationConfig | None = None) -> di
     print(f"{folder}: evaluating update {update}, {evaluation.num_trials} trials for each line.", flush=True)
     table = Table(list(getattr(environment, "players", dict)()))
     result = evaluate(
-        lambda memory: make_policy(config, environment.num_actions, memory),
+        lambda memory: make_policy(config, environment, env_params, memory),
         config.memory,
         environment,
         env_params,
@@ -194,7 +194,7 @@ def summary(result: dict[str, Any]) -> str:
 def animate(path: Path, config: Config, params: Any, seed: int) -> None:
     """Writes a GIF of the beginning of one trial."""
     environment, env_params = config.env.make()
-    policy = make_policy(config, environment.num_actions, config.memory.without_noise())
+    policy = make_policy(config, environment, env_params, config.memory.without_noise())
     steps = min(config.trial_length, LONGEST_ANIMATION)
     recording = record_trial(policy, environment, env_params, params, steps, jax.random.key(seed))
     frames, captions, attempt, total = [], [], 1, 0.0

@@ -95,7 +95,7 @@ def run(arguments: Sequence[str]) -> int:
 def build(config: Config, mesh: Mesh) -> Training:
     """The program of a run, not yet compiled."""
     environment, env_params = config.env.make()
-    policy = make_policy(config, environment.num_actions)
+    policy = make_policy(config, environment, env_params)
     chunk = config.updates_per_chunk
     return make_training(policy, environment, env_params, config.ppo, config.num_updates, mesh, chunk)
 

@@ -1,12 +1,13 @@
 """The policy: an encoder, a memory and two heads."""
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from gymnax.environments import spaces
 
 from memrl.memory.base import Memory, State, parameter_dtype
 
@@ -14,8 +15,8 @@ from memrl.memory.base import Memory, State, parameter_dtype
 class Inputs(struct.PyTreeNode):
     """What the policy is told at each step, leading axes `[B]` or `[T, B]`, as in RL² (arXiv 1611.02779)."""
 
-    observation: jax.Array
-    """`[.., *observation_shape]`."""
+    observation: Any
+    """A pytree of arrays `[.., *shape]`, read as `observation_kinds` says."""
     action: jax.Array
     """The previous action, int32; -1 at the start of a trial."""
     reward: jax.Array
@@ -47,13 +48,52 @@ class NetworkConfig:
     """Tell the policy the reward it just received."""
     soft_reset: bool = True
     """Tell the policy when an attempt of the same trial has ended."""
+    memory_across_attempts: bool = True
+    """Keep the memory when an attempt of the same trial has ended; it is cleared at the end of a trial either way."""
+    embedding_features: int = 16
+    """Width of the embedding of a symbol, such as the content of a cell, or of one-hot vectors where they are shorter."""
+    picture_features: tuple[int, ...] = (16, 32, 32)
+    """Channels of the convolutions that read pictures: the first sees one patch at a time, the others 3x3 patches."""
+    picture_patch: int = 9
+    """Pixels along each side of a patch, one cell of a game."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the network's arithmetic; parameters, softmax, advantages and loss are float32 either way."""
 
     def __post_init__(self) -> None:
-        for name in ("encoder_features", "head_features"):
+        for name in ("encoder_features", "head_features", "picture_features"):
             if any(width < 1 for width in getattr(self, name)):
                 raise ValueError(f"network.{name} is {getattr(self, name)}: every width must be at least 1.")
+        for name in ("embedding_features", "picture_patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"network.{name} is {getattr(self, name)}: it must be at least 1.")
+
+
+Kind = int | Literal["numbers", "picture"]
+"""How an array of an observation is read: as numbers, as a picture, or as symbols, so many different ones."""
+
+
+def observation_kinds(space: spaces.Space) -> tuple[Kind, ...]:
+    """How the arrays of an observation are read, in the order of `jax.tree.leaves`.
+
+    Floating-point and boolean arrays are numbers. Integers are symbols from 0 to the highest of their space, which have
+    no order, but for pictures: uint8 `[H, W, 3]`, the highest 255.
+
+    Raises:
+      ValueError: a space of another kind.
+    """
+    if isinstance(space, spaces.Dict):
+        return tuple(kind for name in sorted(space.spaces) for kind in observation_kinds(space.spaces[name]))
+    if isinstance(space, spaces.Discrete):
+        return (space.n,)
+    if not isinstance(space, spaces.Box):
+        raise ValueError(f"A policy cannot read observations in {space}: they must be in a Box, Discrete or Dict.")
+    if not jnp.issubdtype(space.dtype, jnp.integer):
+        return ("numbers",)
+    if jnp.ndim(space.low) or jnp.ndim(space.high) or space.low != 0:
+        raise ValueError(f"A policy cannot read observations in {space}: integers must be symbols that count from 0.")
+    if space.high == 255 and space.dtype == jnp.uint8 and len(space.shape) == 3 and space.shape[2] == 3:
+        return ("picture",)
+    return (int(space.high) + 1,)
 
 
 class ActorCritic(nn.Module):
@@ -63,8 +103,17 @@ class ActorCritic(nn.Module):
     num_actions: int
     config: NetworkConfig
     dtype: jnp.dtype = jnp.float32
+    kinds: tuple[Kind, ...] = ("numbers",)
+    """Those of the observation, see `observation_kinds`."""
 
     def setup(self) -> None:
+        self.embeddings = [self._embedding(kind) if isinstance(kind, int) else None for kind in self.kinds]
+        if "picture" in self.kinds:
+            first, *others = self.config.picture_features
+            patch = (self.config.picture_patch,) * 2
+            self.convolutions = [self._convolution(first, patch, patch)] + [
+                self._convolution(width, (3, 3), (1, 1)) for width in others
+            ]
         self.encoder = [self._dense(width) for width in self.config.encoder_features]
         self.actor = [self._dense(width) for width in self.config.head_features]
         self.critic = [self._dense(width) for width in self.config.head_features]
@@ -78,17 +127,21 @@ class ActorCritic(nn.Module):
 
     def step(self, state: State, inputs: Inputs, reset: jax.Array) -> tuple[State, Outputs]:
         """Acting: `inputs` and `reset` (bool) have leading axis `[B]`."""
-        state, features = self.memory.step(state, self._encode(inputs), reset)
+        state, features = self.memory.step(state, self._encode(inputs), self._clears(inputs, reset))
         return state, self._heads(features)
 
     def unroll(self, state: State, inputs: Inputs, resets: jax.Array) -> tuple[State, Outputs]:
         """Learning: `inputs` and `resets` (bool) have leading axes `[T, B]`; equal to a scan of `step`."""
-        state, features = self.memory.unroll(state, self._encode(inputs), resets)
+        state, features = self.memory.unroll(state, self._encode(inputs), self._clears(inputs, resets))
         return state, self._heads(features)
 
     def _encode(self, inputs: Inputs) -> jax.Array:
         leading = inputs.action.shape
-        parts = [inputs.observation.reshape(*leading, -1)]
+        arrays = jax.tree.leaves(inputs.observation)
+        parts = [
+            self._read(array, kind, embedding).reshape(*leading, -1)
+            for array, kind, embedding in zip(arrays, self.kinds, self.embeddings, strict=True)
+        ]
         if self.config.previous_action:
             parts.append(jax.nn.one_hot(inputs.action, self.num_actions))
         if self.config.previous_reward:
@@ -100,12 +153,33 @@ class ActorCritic(nn.Module):
             x = nn.relu(layer(x))
         return x
 
+    def _read(self, array: jax.Array, kind: Kind, embedding: nn.Module | None) -> jax.Array:
+        if embedding is not None:
+            return embedding(array.astype(jnp.int32))
+        if kind == "numbers":
+            return array
+        x = array.reshape(-1, *array.shape[-3:]).astype(self.dtype) / 255
+        for layer in self.convolutions:
+            x = nn.relu(layer(x))
+        return x
+
+    def _clears(self, inputs: Inputs, reset: jax.Array) -> jax.Array:
+        """Where the memory is cleared."""
+        return reset if self.config.memory_across_attempts else reset | inputs.soft_reset
+
     def _heads(self, features: jax.Array) -> Outputs:
         actor = critic = features
         for actor_layer, critic_layer in zip(self.actor, self.critic, strict=True):
             actor, critic = nn.relu(actor_layer(actor)), nn.relu(critic_layer(critic))
         wide = parameter_dtype(self.dtype)
         return Outputs(self.logits(actor).astype(wide), self.value(critic)[..., 0].astype(wide))
+
+    def _embedding(self, symbols: int) -> nn.Module:
+        features = min(symbols, self.config.embedding_features)
+        return nn.Embed(symbols, features, dtype=self.dtype, param_dtype=parameter_dtype(self.dtype))
+
+    def _convolution(self, width: int, kernel: tuple[int, int], strides: tuple[int, int]) -> nn.Conv:
+        return nn.Conv(width, kernel, strides, dtype=self.dtype, param_dtype=parameter_dtype(self.dtype))
 
     def _dense(self, width: int, scale: float = 2**0.5) -> nn.Dense:
         return nn.Dense(

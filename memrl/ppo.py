@@ -32,6 +32,8 @@ class PPOConfig:
     """Discount factor γ."""
     gae_lambda: float = 0.95
     """Trace decay λ of generalised advantage estimation."""
+    credit_across_attempts: bool = True
+    """Whether a return goes on when an attempt of the same trial has ended."""
     clip: float = 0.2
     """The probability ratio earns nothing beyond 1 ± clip."""
     value_clip: float | None = None
@@ -120,13 +122,15 @@ def generalised_advantage(
 def trajectory_advantage(trajectory: Trajectory, last_value: jax.Array, config: PPOConfig) -> jax.Array:
     """Advantages `[T, B]` of a rollout. `last_value` `[B]` is the value of what follows its last step."""
     following = jnp.concatenate([trajectory.value[1:], last_value[None]])
-    done = trajectory.terminated | trajectory.truncated
+    nothing_follows = trajectory.terminated
+    if not config.credit_across_attempts:
+        nothing_follows = nothing_follows | trajectory.soft_reset
     return generalised_advantage(
         trajectory.reward.astype(trajectory.value.dtype),
-        jnp.where(trajectory.terminated, 0, config.discount),
+        jnp.where(nothing_follows, 0, config.discount),
         trajectory.value,
         jnp.where(trajectory.truncated, trajectory.final_value, following),
-        jnp.where(done, 0, config.gae_lambda),
+        jnp.where(nothing_follows | trajectory.truncated, 0, config.gae_lambda),
     )
 
 

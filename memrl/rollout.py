@@ -45,8 +45,12 @@ class Trajectory(NamedTuple):
     """A time limit ended the trial with this step: what would have followed is worth `final_value`."""
     final_value: jax.Array
     """Value of the final observation of a truncated trial; 0 elsewhere."""
+    soft_reset: jax.Array
+    """The step ended an attempt of its trial."""
     trial_return: jax.Array
     """Sum of rewards of the trial up to this step, included."""
+    outcomes: dict[str, jax.Array]
+    """What the environment tells of how the trial went, float32; of its last step."""
 
 
 def initial_actor_state(
@@ -117,7 +121,9 @@ def rollout(
             terminated=terminated,
             truncated=truncated,
             final_value=jnp.where(truncated, final_value, 0),
+            soft_reset=soft_reset,
             trial_return=trial_return,
+            outcomes={name: info[name].astype(jnp.float32) for name in getattr(environment, "outcomes", ())},
         )
         actor = ActorState(
             environment=state,

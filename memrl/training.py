@@ -109,7 +109,10 @@ def make_training(
 
         done = trajectory.terminated | trajectory.truncated
         trials = jax.lax.psum(done.sum(dtype=jnp.float32), sharding.AXIS)
-        returns = jax.lax.psum(jnp.where(done, trajectory.trial_return, 0).sum(), sharding.AXIS)
+
+        def mean_over_trials(value: jax.Array) -> jax.Array:  # NaN when no trial ended in this update
+            return jax.lax.psum(jnp.where(done, value, 0).sum(), sharding.AXIS) / trials
+
         target = advantage + trajectory.value
         residual = jax.lax.pmean(
             jnp.square(advantage - jax.lax.pmean(advantage.mean(), sharding.AXIS)).mean(), sharding.AXIS
@@ -117,8 +120,9 @@ def make_training(
         spread = jax.lax.pmean(jnp.square(target - jax.lax.pmean(target.mean(), sharding.AXIS)).mean(), sharding.AXIS)
         metrics = {
             "update": (state.update + 1).astype(jnp.float32),
-            "return": returns / trials,  # NaN when no trial ended in this update
+            "return": mean_over_trials(trajectory.trial_return),
             "trials": trials,
+            **{name: mean_over_trials(outcome) for name, outcome in trajectory.outcomes.items()},
             "reward_per_step": jax.lax.pmean(trajectory.reward.mean(), sharding.AXIS),
             "explained_variance": 1 - residual / spread,
             **statistics,

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnax.environments import spaces
 from tiny import tiny_memory
 
-from memrl.networks import ActorCritic, Inputs, NetworkConfig
+from memrl.networks import ActorCritic, Inputs, NetworkConfig, observation_kinds
 
 ACTIONS = 3
 
@@ -117,3 +118,65 @@ def test_bfloat16_computes_in_half_and_answers_in_float32(name):
 def test_widths_must_be_positive(field):
     with pytest.raises(ValueError, match=rf"network.{field} is \(64, 0\): every width must be at least 1"):
         NetworkConfig(**{field: (64, 0)})
+
+
+# Observations of several parts
+
+
+def test_kinds_follow_from_the_space():
+    space = spaces.Dict(
+        {
+            "word": spaces.Discrete(7),
+            "cells": spaces.Box(0, 4, (3, 3), jnp.uint8),
+            "position": spaces.Box(-1.0, 1.0, (2,), jnp.float32),
+            "view": spaces.Box(0, 255, (18, 18, 3), jnp.uint8),
+        }
+    )
+    assert observation_kinds(space) == (5, "numbers", "picture", 7)  # cells, position, view, word
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.Box(-1, 1, (2,), jnp.int32), spaces.Box(jnp.zeros(2), 1, (2,), jnp.int32), spaces.Tuple([])]
+)
+def test_spaces_that_cannot_be_read(space):
+    with pytest.raises(ValueError, match="A policy cannot read observations in"):
+        observation_kinds(space)
+
+
+def test_symbols_are_embedded_and_pictures_convolved(getkey):
+    kinds, settings = (5, "numbers", "picture"), NetworkConfig((), (8,), embedding_features=3, picture_features=(4, 6))
+    policy = ActorCritic(tiny_memory("gru", 1).build(), ACTIONS, settings, kinds=kinds)
+    observation = {
+        "cells": jnp.array([[[0, 1], [2, 4]], [[0, 0], [4, 3]]], jnp.uint8),
+        "position": jnp.float32([[0.5, 1], [0, 2]]),
+        "view": jax.random.randint(getkey(), (2, 18, 27, 3), 0, 256, jnp.int32).astype(jnp.uint8),
+    }
+    inputs, reset = INPUTS.replace(observation=observation), jnp.zeros(2, bool)
+    state = policy.initial_state(2)
+    params = policy.init(getkey(), state, inputs, reset, method="step")
+    encoded = policy.apply(params, inputs, method="_encode")
+    table = params["params"]["embeddings_0"]["embedding"]
+    assert table.shape == (5, 3)
+    np.testing.assert_array_equal(encoded[:, :12], table[observation["cells"].astype(jnp.int32)].reshape(2, 12))
+    np.testing.assert_array_equal(encoded[:, 12:14], observation["position"])
+    assert encoded.shape == (2, 12 + 2 + 2 * 3 * 6 + ACTIONS + 2)  # 2 x 3 patches of 9 pixels, 6 channels each
+    assert (encoded[0, 14:50] != encoded[1, 14:50]).any()
+
+    sequence = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), inputs)
+    _, unrolled = policy.apply(params, state, sequence, jnp.zeros((4, 2), bool), method="unroll")
+    for t in range(4):
+        state, stepped = policy.apply(params, state, inputs, reset, method="step")
+        np.testing.assert_allclose(stepped.logits, unrolled.logits[t], atol=1e-5)
+
+
+def test_memory_is_cleared_between_attempts_if_asked(getkey):
+    settings = NetworkConfig((8,), (8,), memory_across_attempts=False)
+    policy = ActorCritic(tiny_memory("gru", 1).build(), ACTIONS, settings)
+    state, reset = jax.tree.map(jnp.ones_like, policy.initial_state(2)), jnp.zeros(2, bool)
+    params = policy.init(getkey(), state, INPUTS, reset, method="step")
+    assert INPUTS.soft_reset.tolist() == [False, True]
+    _, kept = policy.apply(params, state, INPUTS, reset, method="step")
+    _, cleared = policy.apply(params, policy.initial_state(2), INPUTS, reset, method="step")
+    assert (kept.value[0] != cleared.value[0]) and (kept.value[1] == cleared.value[1])
+    _, unrolled = policy.apply(params, state, jax.tree.map(lambda x: x[None], INPUTS), reset[None], method="unroll")
+    np.testing.assert_allclose(unrolled.value[0], kept.value, atol=1e-6)

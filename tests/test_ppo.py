@@ -54,6 +54,23 @@ def test_advantage_ends_with_the_trial():
     )
 
 
+def test_credit_ends_with_the_attempt_if_asked():
+    """Three steps of reward 1; the second ends an attempt."""
+    trajectory = trajectory_of(
+        reward=jnp.ones((3, 1)),
+        value=jnp.float32([[1], [1], [100]]),
+        terminated=jnp.zeros((3, 1), bool),
+        truncated=jnp.zeros((3, 1), bool),
+        final_value=jnp.zeros((3, 1)),
+        soft_reset=jnp.array([[False], [True], [False]]),
+    )
+    third = 1 + 50 - 100
+    for credit_across_attempts, second in ((True, 1 + 50 - 1 + 0.25 * third), (False, 0)):
+        config = PPOConfig(discount=0.5, gae_lambda=0.5, credit_across_attempts=credit_across_attempts)
+        advantage = trajectory_advantage(trajectory, jnp.full(1, 100.0), config)
+        np.testing.assert_array_equal(advantage[:, 0], [0.5 + 0.25 * second, second, third])
+
+
 # The loss
 
 

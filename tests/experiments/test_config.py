@@ -96,11 +96,12 @@ def test_fields_that_cannot_be(fields, message):
 
 def test_policy_of_a_config():
     config = dataclasses.replace(MAIN, network=dataclasses.replace(MAIN.network, dtype="bfloat16"))
-    policy = make_policy(config, num_actions=3)
-    assert policy.num_actions == 3
+    environment, env_params = config.env.make()
+    policy = make_policy(config, environment, env_params)
+    assert policy.num_actions == environment.num_actions and policy.kinds == ("numbers",)
     assert policy.dtype == policy.memory.dtype == jnp.bfloat16
     assert policy.memory.capacity == MAIN.memory.capacity
-    assert make_policy(config, 3, MAIN.memory.with_capacity(200)).memory.capacity == 9
+    assert make_policy(config, environment, env_params, MAIN.memory.with_capacity(200)).memory.capacity == 9
 
 
 # Files
