@@ -51,7 +51,7 @@ class NetworkConfig:
     memory_across_attempts: bool = True
     """Keep the memory when an attempt of the same trial has ended; it is cleared at the end of a trial either way."""
     embedding_features: int = 16
-    """Width of the embedding of a symbol, such as the content of a cell, or of one-hot vectors where they are shorter."""
+    """Width of the embedding of a symbol, such as the content of a cell; the number of symbols if that is less."""
     picture_features: tuple[int, ...] = (16, 32, 32)
     """Channels of the convolutions that read pictures: the first sees one patch at a time, the others 3x3 patches."""
     picture_patch: int = 9

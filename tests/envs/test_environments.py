@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnax.environments import spaces
 
 import envs
 from envs.player import play
+from memrl.networks import observation_kinds
 
 # Small ones, in which trials and attempts end often.
 SMALL = {
@@ -18,18 +20,26 @@ NUM_ENVIRONMENTS = 8
 NUM_STEPS = 40
 
 
-@pytest.fixture(params=envs.ENVIRONMENTS)
+@pytest.fixture(scope="module", params=envs.ENVIRONMENTS)
 def made(request):
     return envs.get(request.param)(**SMALL[request.param]).make()
 
 
-def random_steps(environment, params, key):
-    """Every step's outcome, `[T, B, ...]`, with random actions; the states are those *before* the step."""
-    reset_key, scan_key = jax.random.split(key)
+@pytest.fixture(scope="module")
+def steps(take_random_steps):
+    """What happened in many random steps, `[T, B, ...]`."""
+    return take_random_steps(jax.random.key(1))
+
+
+@pytest.fixture(scope="module")
+def take_random_steps(made):
+    """A function from a key to every step's outcome, `[T, B, ...]`; `state` is the one *before* the step."""
+    environment, params = made
+    space = environment.action_space(params)
 
     def step(state, key):
         action_key, step_key = jax.random.split(key)
-        actions = jax.vmap(environment.action_space(params).sample)(jax.random.split(action_key, NUM_ENVIRONMENTS))
+        actions = jax.vmap(space.sample)(jax.random.split(action_key, NUM_ENVIRONMENTS))
         step_keys = jax.random.split(step_key, NUM_ENVIRONMENTS)
         observation, next_state, reward, terminated, truncated, info = jax.vmap(environment.step, (0, 0, 0, None))(
             step_keys, state, actions, params
@@ -38,81 +48,110 @@ def random_steps(environment, params, key):
         return next_state, {**outcome, "terminated": terminated, "truncated": truncated, "info": info, "key": step_keys}
 
     @jax.jit
-    def run(reset_key, scan_key):
+    def run(key):
+        reset_key, scan_key = jax.random.split(key)
         _, state = jax.vmap(environment.reset, (0, None))(jax.random.split(reset_key, NUM_ENVIRONMENTS), params)
         return jax.lax.scan(step, state, jax.random.split(scan_key, NUM_STEPS))[1]
 
-    return run(reset_key, scan_key)
+    return run
+
+
+def ends_of(steps):
+    return np.asarray(steps["terminated"] | steps["truncated"])
 
 
 def assert_equal(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def test_observations_are_in_their_space(made, getkey):
+def spaces_of(space):
+    """The spaces of an observation's arrays, a pytree like it."""
+    return {name: spaces_of(part) for name, part in space.spaces.items()} if isinstance(space, spaces.Dict) else space
+
+
+def test_observations_are_in_their_space(made, steps):
     environment, params = made
     space = environment.observation_space(params)
-    steps = random_steps(environment, params, getkey())
-    first, _ = environment.reset(getkey(), params)
-    assert first.shape == space.shape and first.dtype == space.dtype
-    for observations in (steps["observation"], steps["info"]["final_observation"]):
-        assert observations.shape == (NUM_STEPS, NUM_ENVIRONMENTS, *space.shape)
-        assert observations.dtype == space.dtype
-        assert jax.vmap(jax.vmap(space.contains))(observations).all()
+    assert observation_kinds(space)
+    first, _ = environment.reset(jax.random.key(0), params)
+
+    def check(space, first, *observations):
+        assert first.shape == space.shape and first.dtype == space.dtype
+        for array in map(np.asarray, observations):
+            assert array.shape == (NUM_STEPS, NUM_ENVIRONMENTS, *space.shape) and array.dtype == space.dtype
+            low, high = (0, space.n - 1) if isinstance(space, spaces.Discrete) else (space.low, space.high)
+            assert (low <= array).all() and (array <= high).all()
+
+    jax.tree.map(check, spaces_of(space), first, steps["observation"], steps["info"]["final_observation"])
 
 
-def test_rewards_and_flags(made, getkey):
-    steps = random_steps(*made, getkey())
+def test_rewards_flags_and_outcomes(made, steps):
+    environment, _ = made
     assert steps["reward"].dtype == jnp.float32 and jnp.isfinite(steps["reward"]).all()
     flags = [steps["terminated"], steps["truncated"]]
     if "soft_reset" in steps["info"]:
         flags.append(steps["info"]["soft_reset"])
     for flag in flags:
         assert flag.shape == (NUM_STEPS, NUM_ENVIRONMENTS) and flag.dtype == jnp.bool_
+    for name in environment.outcomes:
+        outcome = steps["info"][name]
+        assert outcome.shape == (NUM_STEPS, NUM_ENVIRONMENTS) and outcome.dtype in (jnp.bool_, jnp.float32)
+        assert jnp.isfinite(outcome).all()
 
 
-def test_same_key_same_trial(made, getkey):
-    key = getkey()
-    one, same, other = (jax.tree.leaves(random_steps(*made, key)["state"]) for key in (key, key, getkey()))
-    assert_equal(one, same)
-    assert any((a != b).any() for a, b in zip(one, other, strict=True))
+def test_same_key_same_trial(take_random_steps, steps):
+    same, other = (take_random_steps(jax.random.key(seed)) for seed in (1, 2))
+    assert_equal(steps, same)
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (steps["state"], other["state"])), strict=True))
 
 
-def test_trial_is_truncated_exactly_at_its_length(made, getkey):
+def test_trials_end_in_time(made, steps):
+    """Truncation exactly at the time limit; termination at any time, and only where episodes end by the task."""
     environment, params = made
-    steps = random_steps(environment, params, getkey())
-    ended = np.asarray(steps["terminated"] | steps["truncated"])
+    ended = ends_of(steps)
     age = np.zeros(NUM_ENVIRONMENTS, int)
     for t in range(NUM_STEPS):
         age += 1
         np.testing.assert_array_equal(steps["truncated"][t], age == params.max_steps_in_episode)
         age[ended[t]] = 0
     assert ended.any()
+    assert environment.episodic or not steps["terminated"].any()
 
 
-def test_nothing_of_a_trial_leaks_into_the_next(made, getkey):
+def test_nothing_of_a_trial_leaks_into_the_next(made, steps):
     environment, params = made
-    steps = random_steps(environment, params, getkey())
-    ended = np.asarray(steps["terminated"] | steps["truncated"])
+    ended = ends_of(steps)
     reset_keys = jax.vmap(lambda key: jax.random.split(key)[1])(steps["key"][ended])
     fresh_observation, fresh_state = jax.vmap(environment.reset_env, (0, None))(reset_keys, params)
     assert_equal(jax.tree.map(lambda leaf: leaf[ended], steps["next_state"]), fresh_state)
-    assert_equal(steps["observation"][ended], fresh_observation)
+    assert_equal(jax.tree.map(lambda leaf: leaf[ended], steps["observation"]), fresh_observation)
     assert (fresh_state.time == 0).all()
 
 
-def test_state_keeps_its_types(made, getkey):
+def test_state_keeps_its_types(made):
     environment, params = made
-
-    def types(tree):
-        return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), jax.eval_shape(lambda: tree))
-
-    _, state = environment.reset(getkey(), params)
-    action = environment.action_space(params).sample(getkey())
-    _, next_state, *_ = environment.step(getkey(), state, action, params)
-    assert types(state) == types(next_state)
+    _, state = jax.eval_shape(environment.reset, jax.random.key(0), params)
+    _, next_state, *_ = jax.eval_shape(environment.step, jax.random.key(0), state, jnp.int32(0), params)
+    one, other = (
+        jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), tree) for tree in (state, next_state)
+    )
+    assert one == other
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
     assert all(leaf.dtype in (jnp.int32, jnp.float32, jnp.bool_) for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("name", envs.ENVIRONMENTS)
+def test_splits_have_the_spaces_of_their_origin(name):
+    """So that one policy can face all of them."""
+    config = envs.get(name)()
+
+    def spaces_and_types(config):
+        environment, params = config.make()
+        shapes = jax.eval_shape(environment.reset, jax.random.key(0), params)[0]
+        return environment.num_actions, observation_kinds(environment.observation_space(params)), str(shapes)
+
+    for split in config.splits().values():
+        assert spaces_and_types(split) == spaces_and_types(config)
 
 
 @pytest.mark.parametrize("name", envs.ENVIRONMENTS)
@@ -124,20 +163,28 @@ def test_equal_configs_share_a_compilation(name):
     assert jax.tree.structure(params) == jax.tree.structure(environment.default_params)
 
 
-def test_render_gives_pictures(made, getkey):
+def test_render_gives_pictures(made, steps):
     environment, params = made
-    _, state = environment.reset(getkey(), params)
-    picture = environment.render(state, params)
-    assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
-    _, state = environment.reset(getkey(), params)
-    assert (picture != environment.render(state, params)).any()
+    if not hasattr(environment, "render"):
+        pytest.skip(f"{environment.name} cannot be drawn.")
+    pictures = [
+        environment.render(jax.tree.map(lambda leaf, t=t: np.asarray(leaf[t, 0]), steps["state"]), params)
+        for t in (0, 1, 2, NUM_STEPS - 1)
+    ]
+    for picture in pictures:
+        assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
+        assert picture.shape == pictures[0].shape
+    assert any((picture != pictures[0]).any() for picture in pictures)
 
 
-def test_first_player_is_the_upper_bound(made, getkey):
+def test_first_player_is_the_upper_bound(made):
     environment, params = made
-    key = getkey()
+    if not hasattr(environment, "players"):
+        pytest.skip(f"{environment.name} has no reference players.")
     returns = {
-        name: play(environment, params, player, key, num_environments=200, num_steps=NUM_STEPS).sum(0).mean()
+        name: play(environment, params, player, jax.random.key(0), num_environments=200, num_steps=NUM_STEPS)
+        .sum(0)
+        .mean()
         for name, player in environment.players().items()
     }
     assert max(returns, key=returns.get) == next(iter(returns))
