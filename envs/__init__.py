@@ -6,9 +6,13 @@
 import difflib
 
 from envs.dark_key_to_door import DarkKeyToDoorConfig
+from envs.t_maze import TMazeConfig
+from envs.visual_match import VisualMatchConfig
 
 ENVIRONMENTS: dict[str, type] = {
     "dark_key_to_door": DarkKeyToDoorConfig,
+    "t_maze": TMazeConfig,
+    "visual_match": VisualMatchConfig,
 }
 
 

@@ -10,11 +10,14 @@ import numpy as np
 CELL = 32  # pixels along each side of a cell
 
 BLACK = (0, 0, 0)
+GREY = (110, 110, 110)
 WHITE = (255, 255, 255)
 SKY_BLUE = (86, 180, 233)
 BLUE = (0, 114, 178)
+GREEN = (0, 158, 115)
 YELLOW = (240, 228, 66)
 VERMILLION = (213, 94, 0)
+PURPLE = (204, 121, 167)
 
 _Y, _X = (np.mgrid[:CELL, :CELL] + 0.5) / CELL
 
@@ -29,6 +32,12 @@ def ring(x, y, radius, width):
 
 def rectangle(left, top, right, bottom):
     return CELL * np.maximum(np.maximum(left - _X, _X - right), np.maximum(top - _Y, _Y - bottom))
+
+
+def arrow_up():
+    """An arrow that fills the height of a cell."""
+    head = CELL * np.maximum(np.abs(_X - 0.5) * 0.9 - (_Y - 0.12) * 0.55, _Y - 0.5)
+    return np.minimum(head, rectangle(0.43, 0.4, 0.57, 0.88))
 
 
 def paint(tile, shape, colour):

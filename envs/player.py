@@ -45,3 +45,47 @@ def play(environment, env_params, player: Player, key, num_environments: int, nu
         return jax.lax.scan(step, carry, jax.random.split(step_key, num_steps))[1]
 
     return jax.jit(jax.vmap(play_one, out_axes=1))(jax.random.split(key, num_environments))
+
+
+class Episodes(NamedTuple):
+    """How B episodes went."""
+
+    outcomes: dict[str, jax.Array]
+    """Those that the environment names, of the last step, each `[B]`."""
+    total: jax.Array
+    """Sum of rewards, float32 [B]."""
+    length: jax.Array
+    """Steps, int32 [B]."""
+
+
+def play_episodes(environment, env_params, player: Player, key, num_episodes: int) -> Episodes:
+    """Let `player` act in B = `num_episodes` environments until the first episode of each is over."""
+
+    class Progress(NamedTuple):
+        key: jax.Array
+        player_state: Any
+        env_state: Any
+        over: jax.Array
+        episode: Episodes
+
+    def step(progress):
+        key, act_key, step_key = jax.random.split(progress.key, 3)
+        player_state, action = player.act(act_key, progress.player_state, progress.env_state, env_params)
+        _, env_state, reward, terminated, truncated, info = environment.step(
+            step_key, progress.env_state, action, env_params
+        )
+        total, length = progress.episode.total + reward, progress.episode.length + 1
+        episode = Episodes({name: info[name] for name in environment.outcomes}, total, length)
+        return Progress(key, player_state, env_state, terminated | truncated, episode)
+
+    def play_one(key):
+        reset_key, step_key = jax.random.split(key)
+        _, env_state = environment.reset(reset_key, env_params)
+        progress = Progress(step_key, player.initial_state(env_params), env_state, jnp.bool_(False), None)
+        shapes = jax.eval_shape(lambda: step(progress._replace(episode=Episodes({}, jnp.float32(0), jnp.int32(0)))))
+        progress = progress._replace(
+            episode=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.episode)
+        )
+        return jax.lax.while_loop(lambda progress: ~progress.over, step, progress).episode
+
+    return jax.jit(jax.vmap(play_one))(jax.random.split(key, num_episodes))

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -45,9 +46,41 @@ def replay_dark_key_to_door(trace):
     assert not steps["terminated"].any() and np.flatnonzero(steps["truncated"]).tolist() == [len(trace["actions"]) - 1]
 
 
+def replay_t_maze(trace):
+    lengths, cues = trace["lengths"], np.where(trace["hints"] < 0, 1, 2)
+    config = envs.get("t_maze")(
+        corridors=int(trace["num_corridors"]), length=int(trace["max_length"]), regime=str(trace["mode"])
+    )
+    environment, params = config.make()
+    assert params.max_steps_in_episode == trace["max_steps"]
+    assert (params.correct_turn_reward, params.idle_reward) == (trace["goal_reward"], np.float32(trace["penalty"]))
+
+    def in_corridor_of_trace(state):
+        """What would be drawn when a corridor is entered is what the published program drew."""
+        corridor = jnp.minimum(state.corridors_passed, len(cues) - 1)
+        return state.replace(cue=jnp.int32(cues)[corridor], length=jnp.int32(lengths)[corridor])
+
+    key = jax.random.key(0)
+    state = in_corridor_of_trace(environment.reset(key, params)[1])
+
+    def step(state, action):
+        _, state, reward, terminated, info = environment.step_env(key, state, action, params)
+        state = in_corridor_of_trace(state)
+        return state, (environment.observe(key, state, action, params), reward, terminated, info)
+
+    first_observation = environment.observe(key, state, None, params)
+    state, steps = jax.lax.scan(step, state, trace["actions"].astype(np.int32))
+    observations, rewards, terminated, info = steps
+    np.testing.assert_array_equal(np.concatenate([first_observation[None], observations]), trace["obs"])
+    np.testing.assert_array_equal(rewards, trace["reward"].astype(np.float32))
+    np.testing.assert_array_equal(terminated | (np.arange(1, len(rewards) + 1) >= trace["max_steps"]), trace["done"])
+    assert int(info["corridors_passed"][-1]) == trace["corridors_cleared"]
+
+
 # Family -> the function that replays one of its traces. Files of other families are left alone.
 REPLAYERS = {
     "dktd": replay_dark_key_to_door,
+    "tmaze": replay_t_maze,
 }
 
 FOLDERS = {"tests/golden": Path(__file__).parent / "golden"}

@@ -15,6 +15,7 @@ from memrl.networks import observation_kinds
 # Small ones, in which trials and attempts end often.
 SMALL = {
     "dark_key_to_door": {"size": 3, "attempt_limit": 4, "trial_length": 12},
+    "t_maze": {"corridors": 2, "length": 2, "regime": "uniform", "time_limit": 7},
 }
 NUM_ENVIRONMENTS = 8
 NUM_STEPS = 40
