@@ -8,12 +8,14 @@ import difflib
 from envs.ballet import BalletConfig
 from envs.color_cubes import ColorCubesConfig
 from envs.dark_key_to_door import DarkKeyToDoorConfig
+from envs.memory_planning import MemoryPlanningConfig
 from envs.t_maze import TMazeConfig
 from envs.visual_match import VisualMatchConfig
 
 ENVIRONMENTS: dict[str, type] = {
     "ballet": BalletConfig,
     "dark_key_to_door": DarkKeyToDoorConfig,
+    "memory_planning": MemoryPlanningConfig,
     "t_maze": TMazeConfig,
     "color_cubes": ColorCubesConfig,
     "visual_match": VisualMatchConfig,

@@ -5,6 +5,8 @@ A shape is an array of signed distances in pixels, float [H, W], negative inside
 measured from its upper left corner. The colours are told apart with any kind of colour vision (Okabe and Ito, 2008).
 """
 
+import itertools
+
 import numpy as np
 
 CELL = 32  # pixels along each side of a cell
@@ -40,6 +42,38 @@ def arrow_up():
     return np.minimum(head, rectangle(0.43, 0.4, 0.57, 0.88))
 
 
+_SEGMENTS = {  # of a digit: left, top, right, bottom, as fractions of its box
+    "top": (0, 0, 1, 0.16),
+    "upper left": (0, 0, 0.3, 0.58),
+    "upper right": (0.7, 0, 1, 0.58),
+    "middle": (0, 0.42, 1, 0.58),
+    "lower left": (0, 0.42, 0.3, 1),
+    "lower right": (0.7, 0.42, 1, 1),
+    "bottom": (0, 0.84, 1, 1),
+}
+_DIGITS = (0b1110111, 0b0010010, 0b1011101, 0b1011011, 0b0111010, 0b1101011, 0b1101111, 0b1010010, 0b1111111, 0b1111011)
+
+
+def number(value):
+    """The digits of `value`, up to three of them, in the middle of a cell."""
+    digits = str(value)
+    height, width, gap = 0.4, 0.2, 0.06
+    left = 0.5 - (len(digits) * (width + gap) - gap) / 2
+    strokes = []
+    for place, digit in enumerate(digits):
+        x, y = left + place * (width + gap), 0.5 - height / 2
+        lit = (segment for bit, segment in enumerate(_SEGMENTS.values()) if _DIGITS[int(digit)] >> (6 - bit) & 1)
+        strokes += [rectangle(x + width * a, y + height * b, x + width * c, y + height * d) for a, b, c, d in lit]
+    return np.minimum.reduce(strokes)
+
+
 def paint(tile, shape, colour):
     """Lay `colour` over `tile`, a float view [CELL, CELL, 3] into an image, where `shape` is."""
     tile += np.clip(0.5 - shape, 0, 1)[..., None] * (np.array(colour) - tile)
+
+
+def progress_bar(image, done, total):
+    """Fill `image`, a float view [H, W, 3], with `total` segments; the first `done` of them stand out."""
+    edges = np.linspace(0, image.shape[1], total + 1).astype(int)
+    for segment, (left, right) in enumerate(itertools.pairwise(edges)):
+        image[:, left + (right - left > 2) : right] = SKY_BLUE if segment < done else GREY

@@ -20,7 +20,6 @@ corridor is entered, so a state does not grow with them).
 """
 
 import dataclasses
-import itertools
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -272,11 +271,7 @@ class TMaze(base.Environment):
             drawing.YELLOW if int(state.position) == 0 else drawing.WHITE,
         )
 
-        corridors, passed = int(params.corridors), int(state.corridors_passed)
-        bar = image[3 * drawing.CELL + 8 : -8]
-        edges = np.linspace(0, bar.shape[1], corridors + 1).astype(int)
-        for corridor, (left, right) in enumerate(itertools.pairwise(edges)):
-            bar[:, left + (right - left > 2) : right] = drawing.SKY_BLUE if corridor < passed else drawing.GREY
+        drawing.progress_bar(image[3 * drawing.CELL + 8 : -8], int(state.corridors_passed), int(params.corridors))
         return np.round(image).astype(np.uint8)
 
 
