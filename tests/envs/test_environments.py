@@ -18,6 +18,7 @@ SMALL = {
     "color_cubes": {"size": 3, "cubes": 2, "phases": 2, "teleport_probability": 0.3, "time_limit": 9},
     "t_maze": {"corridors": 2, "length": 2, "regime": "uniform", "time_limit": 7},
     "visual_match": {"explore_steps": 2, "distractor_steps": (2, 4), "choose_steps": 9},
+    "memory_planning": {"size": 2, "symbols": 5, "trial_length": 12},
 }
 NUM_ENVIRONMENTS = 8
 NUM_STEPS = 40
