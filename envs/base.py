@@ -92,7 +92,8 @@ class Environment(environment.Environment):
     episodic: bool = True
     """Whether episodes end by the task itself. If not, a trial is `max_steps_in_episode` steps, whatever happens."""
     outcomes: tuple[str, ...] = ()
-    """Entries of `info` (bool or float32) that tell, in the last step of an episode, how it went."""
+    """Entries of `info` (bool or float32) that tell how it went, in the last step of an episode or, where trials are
+    made of attempts, of an attempt (`info["soft_reset"]`)."""
 
     @partial(jax.jit, static_argnames=("self",))
     def step(self, key, state, action, params=None):

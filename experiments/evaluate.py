@@ -1,11 +1,13 @@
 """Evaluates a trained policy: `python -m experiments.evaluate FOLDER`, the folder of a run, trained to its end or not.
 
 The parameters of the latest checkpoint are frozen and face trials up to several times longer than those they learned
-in, with the whole past in memory and with less. It prints a table and writes into the folder
+in, and the other settings that the environment names, with the whole past in memory and with less. It prints a table
+and writes into the folder
 
     evaluation.json     all figures; see `memrl.evaluation.evaluate`
-    in_context.png      the return over a trial of the trained length
-    horizons.png        the return over the longest trial, for each memory budget
+    in_context.png      the return over a trial of the trained length         | where a trial is a fixed
+    horizons.png        the return over the longest trial, for each budget    | number of steps
+    splits.png          how episodes went in each setting
     training.png        the return over training
     trial.gif           one trial, where the environment can be drawn
 
@@ -14,7 +16,7 @@ once the new one has all its figures.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,14 +28,16 @@ from experiments.command_line import UsageError
 from experiments.config import Config, load_config, make_policy
 from experiments.run import build, first_difference, identity
 from memrl.checkpoint import Checkpointer
-from memrl.evaluation import EvaluationConfig, evaluate, record_trial
-from memrl.plotting import plot_horizons, plot_in_context, plot_training
+from memrl.evaluation import EvaluationConfig, Setting, evaluate, is_episodic, record_trial
+from memrl.plotting import plot_horizons, plot_in_context, plot_splits, plot_training
 from memrl.rendering import save_gif
 from memrl.sharding import device_mesh
 from memrl.tracking import read_metrics, write_json
 
 LONGEST_ANIMATION = 500
 """Steps after which the animation of a trial stops."""
+COLUMN_WIDTHS = {"trial": 7, "setting": 24}
+"""Of the table, in characters, where not as wide as their titles need."""
 NARROWEST_ANIMATION = 260
 """Pixels; smaller pictures are enlarged, so that there is room for the caption."""
 
@@ -84,43 +88,55 @@ def evaluate_run(folder: Path, evaluation: EvaluationConfig | None = None) -> di
     """
     config = load_config(folder)
     evaluation = config.evaluation if evaluation is None else evaluation
-    try:
-        evaluation.window_length(config.trial_length)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    params, update = load_params(folder, config)
     environment, env_params = config.env.make()
+    if not is_episodic(environment):
+        try:
+            evaluation.window_length(config.trial_length)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    params, update = load_params(folder, config)
 
     print(f"{folder}: evaluating update {update}, {evaluation.num_trials} trials for each line.", flush=True)
     table = Table(list(getattr(environment, "players", dict)()))
     result = evaluate(
         lambda memory: make_policy(config, environment, env_params, memory),
         config.memory,
-        environment,
-        env_params,
+        Setting(environment, env_params),
+        {name: Setting(*split.make()) for name, split in config.env.splits().items()},
         params,
         evaluation,
         table.add,
     )
     result = {"config": config.name, "update": update, **result}
-    print(summary(result))
+    if "windows" in result:
+        print(summary(result))
     write_json(folder / "evaluation.json", result)
+    print(f"Written to {folder}: evaluation.json, {', '.join(draw(folder, config, params, result))}")
+    return result
 
-    entry = result["results"][0]
-    plot_in_context(result, folder / "in_context.png")
-    plot_horizons(result, folder / "horizons.png")
-    references = {name: sum(entry[f"{name}_return_per_window"]) for name in result["players"]}
-    written = ["evaluation.json", "in_context.png", "horizons.png"]
+
+def draw(folder: Path, config: Config, params: Any, result: dict[str, Any]) -> list[str]:
+    """Draws what `evaluate_run` found; returns the names of the files."""
+    references: dict[str, float] = {}
+    written = []
+    if "windows" in result:
+        plot_in_context(result, folder / "in_context.png")
+        plot_horizons(result, folder / "horizons.png")
+        written += ["in_context.png", "horizons.png"]
+        references = {name: sum(result["windows"][0][f"{name}_return_per_window"]) for name in result["players"]}
+    if "episodes" in result:
+        plot_splits(result, folder / "splits.png")
+        written.append("splits.png")
+        references = {name: result["episodes"][0]["players"][name]["return"]["mean"] for name in result["players"]}
     if (metrics := folder / "metrics.jsonl").exists():
         plot_training(read_metrics(metrics), folder / "training.png", references)
         written.append("training.png")
-    if hasattr(environment, "render"):
-        animate(folder / "trial.gif", config, params, evaluation.seed)
+    if hasattr(config.env.make()[0], "render"):
+        animate(folder / "trial.gif", config, params, result["seed"])
         written.append("trial.gif")
     else:
         print(f"There is no trial.gif: {config.env} cannot be drawn.")
-    print(f"Written to {folder}: {', '.join(written)}")
-    return result
+    return written
 
 
 def load_params(folder: Path, config: Config) -> tuple[Any, int]:
@@ -138,42 +154,63 @@ def load_params(folder: Path, config: Config) -> tuple[Any, int]:
 
 
 class Table:
-    """Prints a line for each entry of `results`, as soon as it is there."""
+    """Prints a line for each entry of `windows` and `episodes`, as soon as it is there."""
 
     def __init__(self, players: Sequence[str]):
         """`players` are those of the environment, the best one first."""
         self.players = players
-        share = f"% of {players[0]}" if players else ""
-        columns = ["trial", "remembers", "first window", "last window", "total", share, "bytes of state", "tokens read"]
-        self._print(*columns)
+        self.kind: str | None = None
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Prints the line of `entry`."""
+        """Prints the line of `entry`, after a head if it is the first of its kind."""
+        kind, cells = ("episodes", self._episodes(entry)) if "split" in entry else ("windows", self._windows(entry))
+        cells |= {
+            "bytes of state": f"{entry['state_bytes_per_env']:,}",
+            "tokens read": f"{entry['tokens_attended']:.1f}",
+        }
+        if kind != self.kind:
+            self.kind = kind
+            self._print(cells, cells)
+        self._print(cells.values(), cells)
+
+    def _windows(self, entry: dict[str, Any]) -> dict[str, str]:
         returns = entry["return_per_window"]
-        share = ""
-        if self.players and (best := sum(entry[f"{self.players[0]}_return_per_window"])) > 0:
-            share = f"{100 * sum(returns) / best:.1f}"
-        self._print(
-            entry["horizon"],
-            "all" if entry["budget"] is None else entry["budget"],
-            f"{returns[0]:.2f}",
-            f"{returns[-1]:.2f}",
-            f"{sum(returns):.2f}",
-            share,
-            f"{entry['state_bytes_per_env']:,}",
-            f"{entry['tokens_attended']:.1f}",
-        )
+        cells = {
+            "trial": str(entry["horizon"]),
+            "remembers": _budget(entry),
+            "first window": f"{returns[0]:.2f}",
+            "last window": f"{returns[-1]:.2f}",
+            "total": f"{sum(returns):.2f}",
+        }
+        if self.players:
+            best = sum(entry[f"{self.players[0]}_return_per_window"])
+            cells[f"% of {self.players[0]}"] = f"{100 * sum(returns) / best:.1f}" if best > 0 else ""
+        return cells
 
-    def _print(self, *cells: object) -> None:
-        print("  ".join(f"{cell!s:>{width}}" for cell, width in zip(cells, self.WIDTHS, strict=True)), flush=True)
+    def _episodes(self, entry: dict[str, Any]) -> dict[str, str]:
+        cells = {
+            "setting": entry["split"] or "as trained",
+            "remembers": _budget(entry),
+            "steps": f"{entry['length']['mean']:.1f}",
+            "return": f"{entry['return']['mean']:.2f}",
+        }
+        cells |= {f"of {name}": f"{entry['players'][name]['return']['mean']:.2f}" for name in self.players}
+        return cells | {name: f"{told['mean']:.2f}" if told else "" for name, told in entry["outcomes"].items()}
 
-    WIDTHS = (7, 9, 12, 11, 9, 13, 14, 11)
+    def _print(self, cells: Iterable[str], head: Iterable[str]) -> None:
+        """Prints cells in columns as wide as their titles in `head` need."""
+        widths = [COLUMN_WIDTHS.get(title, max(9, len(title))) for title in head]
+        print("  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)), flush=True)
+
+
+def _budget(entry: dict[str, Any]) -> str:
+    return "all" if entry["budget"] is None else str(entry["budget"])
 
 
 def summary(result: dict[str, Any]) -> str:
     """What was learned within a trial, in words, from what `evaluate` returns."""
     trial, window = result["trial_length"], result["window_length"]
-    entry, gain = result["results"][0], result["in_context"]
+    entry, gain = result["windows"][0], result["in_context"]
     lines = []
     for name in result["players"]:
         returns = entry[f"{name}_return_per_window"]
@@ -201,7 +238,7 @@ def animate(path: Path, config: Config, params: Any, seed: int) -> None:
     for step in range(steps + 1):
         if step > 0:
             total += float(recording.reward[step - 1])
-            attempt += int(recording.soft_reset[step - 1])
+            attempt += int(recording.over[step - 1])
         state = jax.tree.map(lambda leaf, step=step: leaf[step], recording.states)
         frame = environment.render(state, env_params)
         enlarge = -(-NARROWEST_ANIMATION // frame.shape[1])

@@ -1,8 +1,11 @@
-"""Evaluation: a frozen policy in trials longer than those it learned in, with less memory than it had.
+"""Evaluation: a frozen policy in trials longer than those it learned in, in other settings, with less memory.
 
 The protocol is the published one (Memo, arXiv 2510.19732): actions are sampled as in training, segments have their
 fixed length, and a memory that is full drops what is oldest, positions unshifted. Every trial is a fresh one; all
 horizons, budgets and reference players meet the same tasks, so that their differences are paired.
+
+Trials of a fixed number of steps are cut into windows, and lengthened. Episodes that end by the task are played to
+their end. Either is also asked in the other settings that the environment names, its *splits*.
 """
 
 import math
@@ -13,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from memrl import sharding
 from memrl.memory.base import MemoryConfig, state_bytes_per_env
@@ -61,12 +64,18 @@ class EvaluationConfig:
 
 
 class Measured(NamedTuple):
-    """What is measured of every trial, float32 `[B]`, or `[W, B]` over `W` windows."""
+    """What is measured of every trial, float32 `[B]`, or `[W, B]` over `W` windows. All are sums over steps."""
 
     reward: jax.Array
-    """Sum of rewards."""
+    """Rewards."""
     tokens: jax.Array
-    """Sum over the steps of the tokens attended to."""
+    """Tokens attended to."""
+    steps: jax.Array
+    """Steps."""
+    over: jax.Array
+    """Attempts that ended; in tasks that are not made of attempts: episodes."""
+    outcomes: dict[str, jax.Array]
+    """What the environment told when they did."""
 
 
 class Subject(NamedTuple):
@@ -74,49 +83,102 @@ class Subject(NamedTuple):
 
     begin: Callable[[jax.Array, Any], Any]
     """`begin(key, env_params) -> state`: the start of the trials. The tasks depend on the key alone."""
-    step: Callable[[Any, Any, Any], tuple[Any, Measured]]
-    """`step(state, params, env_params) -> (state, measured)`."""
+    step: Callable[[Any, Any, Any], tuple[Any, Measured, jax.Array]]
+    """`step(state, params, env_params) -> (state, measured, done)`; `done`, bool `[B]`: the trial or episode ended."""
+
+
+class Setting(NamedTuple):
+    """What is played."""
+
+    environment: Any
+    """A gymnax environment."""
+    env_params: Any
+    """Its parameters."""
+
+    @property
+    def trial_length(self) -> int:
+        """Steps of a trial, at most."""
+        return int(self.env_params.max_steps_in_episode)
 
 
 def evaluate(
     make_policy: Callable[[MemoryConfig], ActorCritic],
     memory: MemoryConfig,
-    environment: Any,
-    env_params: Any,
+    trained: Setting,
+    splits: dict[str, Setting],
     params: Any,
     config: EvaluationConfig,
     report: Callable[[dict[str, Any]], None] = lambda entry: None,
 ) -> dict[str, Any]:
     """Evaluates a policy, and beside it the reference players if `environment.players()` has any, the best one first.
 
-    One program is compiled per memory size and serves all horizons, window by window. It runs on as many of this
-    process's devices as divide `config.num_trials`, and the figures do not depend on how many these are.
+    It runs on as many of this process's devices as divide `config.num_trials`, and the figures do not depend on how
+    many these are.
 
     Args:
       make_policy: the policy with the given memory; `params` fit it in every size of the same memory.
       memory: the memory as trained.
-      environment, env_params: a gymnax environment and its parameters as trained.
+      trained: the setting that it was trained in.
+      splits: others, by name.
       params: parameters of the policy.
       config: what is evaluated.
-      report: called with every entry of `results` as soon as it is there.
+      report: called with every entry of `windows` and of `episodes` as soon as it is there.
 
     Returns:
-      Plain data for `evaluation.json`: lengths of trial and window, names of the players, `in_context` (see there), and
-      `results`, an entry per horizon and budget (in steps, `None` where the memory is not restricted) with the mean
-      return in each window, its interval, the same of the players, and what the memory cost.
+      Plain data for `evaluation.json`: the length of a trial, names of the players and, each only if it applies,
+
+      - `windows`, for trials of a fixed length: an entry per horizon and budget (in steps, `None` where the memory is
+        not restricted) with the mean return in each window, its interval, the same of the players, and what the memory
+        cost; with it `window_length`, and `in_context` (see there);
+      - `episodes`, for episodes that end by the task, and for splits: an entry per split and budget with the mean
+        return of an episode (or trial), its length, the outcomes that the environment tells, with intervals, and the
+        same of the players. The first entries are those of the setting trained in, split `None`.
 
     Raises:
       ValueError: the windows do not divide the trial.
     """
-    trial = int(env_params.max_steps_in_episode)
-    window = config.window_length(trial)
-    mesh = sharding.device_mesh(math.gcd(config.num_trials, jax.local_device_count()))
-    params = jax.device_put(params, sharding.shardings(mesh, PartitionSpec()))
-    key = jax.random.key(config.seed)
     memory = memory.without_noise()
+    episodic = is_episodic(trained.environment)
+    players = getattr(trained.environment, "players", dict)()
+    result = {
+        "seed": config.seed,
+        "num_trials": config.num_trials,
+        "trial_length": trained.trial_length,
+        "interval": INTERVAL,
+        "players": list(players),
+    }
+    if not episodic:
+        windows = evaluate_windows(make_policy, memory, trained, params, config, report)
+        result |= {
+            "window_length": config.window_length(trained.trial_length),
+            "in_context": in_context(windows[0], next(iter(players), None)),
+            "windows": windows,
+        }
+    if episodic or splits:
+        result["episodes"] = evaluate_episodes(make_policy, memory, trained, splits, params, config, report)
+    return result
+
+
+def is_episodic(environment: Any) -> bool:
+    """Whether episodes end by the task, as the environment says; if not, a trial is a fixed number of steps."""
+    return getattr(environment, "episodic", False)
+
+
+def evaluate_windows(
+    make_policy: Callable[[MemoryConfig], ActorCritic],
+    memory: MemoryConfig,
+    setting: Setting,
+    params: Any,
+    config: EvaluationConfig,
+    report: Callable[[dict[str, Any]], None],
+) -> list[dict[str, Any]]:
+    """The entries of `windows`, see `evaluate`. One program is compiled per memory size and serves all horizons."""
+    environment, env_params = setting
+    trial, window = setting.trial_length, config.window_length(setting.trial_length)
+    run = Runner(params, config)
 
     def trials_of(subject: Subject) -> Callable[[int], Measured]:
-        return _trials(subject, env_params, params, key, window, config.num_trials, mesh)
+        return run.windows(subject, env_params, window)
 
     agent = policy_subject(make_policy(memory), environment, config.num_trials)
     players = {
@@ -124,9 +186,9 @@ def evaluate(
         for name, player in getattr(environment, "players", dict)().items()
     }
     agents: dict[MemoryConfig, Callable[[int], Measured]] = {}
-    results = []
+    entries = []
     for horizon in sorted({multiple * trial for multiple in config.horizons}):
-        references = {name: play(horizon).reward.mean(axis=1) for name, play in players.items()}
+        references = {name: play(horizon) for name, play in players.items()}
         for budget, sized in memory_sizes(memory, trial, horizon, config.budgets):
             policy = make_policy(sized)
             if sized not in agents:
@@ -139,23 +201,97 @@ def evaluate(
                 "return_per_window": mean.tolist(),
                 "return_per_window_low": (mean - 1.96 * error).tolist(),
                 "return_per_window_high": (mean + 1.96 * error).tolist(),
-                **{f"{name}_return_per_window": reference.tolist() for name, reference in references.items()},
+                "outcomes_per_window": outcomes_per_window(measured),
+                **{
+                    f"{name}_return_per_window": reference.reward.mean(axis=1).tolist()
+                    for name, reference in references.items()
+                },
+                **{
+                    f"{name}_outcomes_per_window": outcomes_per_window(reference)
+                    for name, reference in references.items()
+                    if reference.outcomes
+                },
                 "state_bytes_per_env": state_bytes_per_env(policy.memory),
                 "tokens_attended": float(measured.tokens.mean() / window),
-                "num_trials": config.num_trials,
-                "seed": config.seed,
             }
             report(entry)
-            results.append(entry)
+            entries.append(entry)
+    return entries
+
+
+def outcomes_per_window(measured: Measured) -> dict[str, list[float | None]]:
+    """Means over all attempts that ended in a window, `None` where none did."""
+    over = measured.over.sum(axis=1)
     return {
-        "seed": config.seed,
-        "trial_length": trial,
-        "window_length": window,
-        "interval": INTERVAL,
-        "players": list(players),
-        "in_context": in_context(results[0], next(iter(players), None)),
-        "results": results,
+        name: [float(total / count) if count else None for total, count in zip(told.sum(axis=1), over, strict=True)]
+        for name, told in measured.outcomes.items()
     }
+
+
+def evaluate_episodes(
+    make_policy: Callable[[MemoryConfig], ActorCritic],
+    memory: MemoryConfig,
+    trained: Setting,
+    splits: dict[str, Setting],
+    params: Any,
+    config: EvaluationConfig,
+    report: Callable[[dict[str, Any]], None],
+) -> list[dict[str, Any]]:
+    """The entries of `episodes`, see `evaluate`.
+
+    One program is compiled per environment and memory size. There are two sizes of the unrestricted memory: as trained,
+    for splits whose episodes are not longer, and one with room for the longest episode of all others.
+    """
+    run = Runner(params, config)
+    longest = memory.with_capacity(max(setting.trial_length for setting in (trained, *splits.values())))
+    agents: dict[tuple[Any, MemoryConfig], Callable[[Any], Measured]] = {}
+    players: dict[tuple[Any, str], Callable[[Any], Measured]] = {}
+    entries = []
+    for split, setting in {None: trained, **splits}.items():
+        environment, env_params = setting
+        agent = policy_subject(make_policy(memory), environment, config.num_trials)
+        references = {}
+        for name, player in getattr(environment, "players", dict)().items():
+            if (environment, name) not in players:
+                players[environment, name] = run.episodes(player_subject(player, agent, environment))
+            references[name] = episode_means(players[environment, name](env_params))
+        if split is None:
+            sizes = list(memory_sizes(memory, setting.trial_length, setting.trial_length, config.budgets))
+        else:
+            sizes = [(None, memory if setting.trial_length <= trained.trial_length else longest)]
+        for budget, sized in sizes:
+            policy = make_policy(sized)
+            if (environment, sized) not in agents:
+                agents[environment, sized] = run.episodes(policy_subject(policy, environment, config.num_trials))
+            measured = agents[environment, sized](env_params)
+            entry = {
+                "split": split,
+                "horizon": setting.trial_length,
+                "budget": budget,
+                **episode_means(measured),
+                "players": references,
+                "state_bytes_per_env": state_bytes_per_env(policy.memory),
+                "tokens_attended": float((measured.tokens / measured.steps).mean()),
+            }
+            report(entry)
+            entries.append(entry)
+    return entries
+
+
+def episode_means(measured: Measured) -> dict[str, Any]:
+    """Means over episodes, with intervals: `return`, `length`, and `outcomes` by name."""
+
+    def summary(values: np.ndarray) -> dict[str, float]:
+        mean, error = float(values.mean()), float(standard_error(values))
+        return {"mean": mean, "low": mean - 1.96 * error, "high": mean + 1.96 * error}
+
+    # An episode tells its outcome once; a trial that is made of attempts as often as one ended, if any did.
+    told = measured.over > 0
+    outcomes = {
+        name: summary(values[told] / measured.over[told]) if told.sum() > 1 else None
+        for name, values in measured.outcomes.items()
+    }
+    return {"return": summary(measured.reward), "length": summary(measured.steps), "outcomes": outcomes}
 
 
 def memory_sizes(
@@ -177,7 +313,7 @@ def memory_sizes(
 
 
 def in_context(entry: dict[str, Any], upper_bound: str | None) -> dict[str, float | None]:
-    """How much is learned within a trial, from an entry of `results`; `None` where there is nothing to divide by.
+    """How much is learned within a trial, from an entry of `windows`; `None` where there is nothing to divide by.
 
     - `last_window_over_upper_bound`: the return in the last window over the mean return per window of the best player;
     - `last_window_over_first`: the return in the last window over that in the first.
@@ -201,13 +337,19 @@ def policy_subject(policy: ActorCritic, environment: Any, num_trials: int) -> Su
     def begin(key: jax.Array, env_params: Any) -> Any:
         return initial_actor_state(policy, environment, env_params, num_trials, key)
 
-    def step(actor: Any, params: Any, env_params: Any) -> tuple[Any, Measured]:
+    def step(actor: Any, params: Any, env_params: Any) -> tuple[Any, Measured, jax.Array]:
         actor, trajectory = rollout(policy, environment, env_params, params, actor, 1)
-        reward = trajectory.reward[0]
+        now = jax.tree.map(lambda leaf: leaf[0], trajectory)
         tokens = policy.memory.tokens_attended(actor.memory).astype(jnp.float32)
-        return actor, Measured(reward, jnp.zeros_like(reward) + tokens)
+        tokens = jnp.broadcast_to(tokens, now.reward.shape)
+        return actor, _measured(now.reward, tokens, now.over, now.outcomes), now.terminated | now.truncated
 
     return Subject(begin, step)
+
+
+def _measured(reward: jax.Array, tokens: jax.Array, over: jax.Array, outcomes: dict[str, jax.Array]) -> Measured:
+    told = {name: jnp.where(over, outcome.astype(jnp.float32), 0) for name, outcome in outcomes.items()}
+    return Measured(reward.astype(jnp.float32), tokens, jnp.ones_like(tokens), over.astype(jnp.float32), told)
 
 
 def player_subject(player: Any, agent: Subject, environment: Any) -> Subject:
@@ -225,99 +367,139 @@ def player_subject(player: Any, agent: Subject, environment: Any) -> Subject:
 
         return jax.vmap(begin_one)(actor.environment, actor.key)
 
-    def step(state: Any, params: Any, env_params: Any) -> tuple[Any, Measured]:
-        def step_one(state: Any) -> tuple[Any, jax.Array]:
+    def step(state: Any, params: Any, env_params: Any) -> tuple[Any, Measured, jax.Array]:
+        def step_one(state: Any) -> tuple[Any, Measured, jax.Array]:
             player_state, environment_state, key = state
             key, key_act, key_step = jax.random.split(key, 3)
             player_state, action = player.act(key_act, player_state, environment_state, env_params)
-            _, environment_state, reward, terminated, truncated, _ = environment.step(
+            _, environment_state, reward, terminated, truncated, info = environment.step(
                 key_step, environment_state, action, env_params
             )
+            done = terminated | truncated
             player_state = jax.tree.map(
-                lambda fresh, old: jnp.where(terminated | truncated, fresh, old),
-                player.initial_state(env_params),
-                player_state,
+                lambda fresh, old: jnp.where(done, fresh, old), player.initial_state(env_params), player_state
             )
-            return (player_state, environment_state, key), reward.astype(jnp.float32)
+            outcomes = {name: info[name] for name in getattr(environment, "outcomes", ())}
+            measured = _measured(reward, jnp.float32(0), info.get("soft_reset", done), outcomes)
+            return (player_state, environment_state, key), measured, done
 
-        state, reward = jax.vmap(step_one)(state)
-        return state, Measured(reward, jnp.zeros_like(reward))
+        return jax.vmap(step_one)(state)
 
     return Subject(begin, step)
 
 
-def _trials(
-    subject: Subject, env_params: Any, params: Any, key: jax.Array, window: int, num_trials: int, mesh: Mesh
-) -> Callable[[int], Measured]:
-    """A function from the length of a trial to what is measured in its windows, compiled once for all lengths."""
+class Runner:
+    """Compiles and runs what subjects do, its trials split over this process's devices."""
 
-    def trials_of(horizon: jax.Array) -> Any:
-        return env_params.replace(max_steps_in_episode=horizon)
+    def __init__(self, params: Any, config: EvaluationConfig):
+        self.mesh = sharding.device_mesh(math.gcd(config.num_trials, jax.local_device_count()))
+        self.params = jax.device_put(params, sharding.shardings(self.mesh, PartitionSpec()))
+        self.key = jax.random.key(config.seed)
 
-    def begin(key: jax.Array, horizon: jax.Array) -> Any:
-        return subject.begin(key, trials_of(horizon))
+    def windows(self, subject: Subject, env_params: Any, window: int) -> Callable[[int], Measured]:
+        """A function from the length of a trial to what is measured in its windows, compiled once for all lengths."""
 
-    def advance(state: Any, params: Any, horizon: jax.Array) -> tuple[Any, Measured]:
-        # One step at a time, so that nothing of size [T, B] is ever kept.
-        def step(now: tuple[Any, Measured], _: None) -> tuple[tuple[Any, Measured], None]:
-            state, sums = now
-            state, measured = subject.step(state, params, trials_of(horizon))
-            return (state, jax.tree.map(jnp.add, sums, measured)), None
+        def trials_of(horizon: jax.Array) -> Any:
+            return env_params.replace(max_steps_in_episode=horizon)
 
-        nothing = jnp.zeros(num_trials // mesh.devices.size, jnp.float32)
-        return jax.lax.scan(step, (state, Measured(nothing, nothing)), length=window)[0]
+        def advance(state: Any, params: Any, horizon: jax.Array) -> tuple[Any, Measured]:
+            # One step at a time, so that nothing of size [T, B] is ever kept.
+            def step(now: tuple[Any, Measured], _: None) -> tuple[tuple[Any, Measured], None]:
+                state, sums = now
+                state, measured, _ = subject.step(state, params, trials_of(horizon))
+                return (state, jax.tree.map(jnp.add, sums, measured)), None
 
-    specs = sharding.split_specs(jax.eval_shape(begin, key, jnp.int32(0)))
-    begin = jax.jit(begin, out_shardings=sharding.shardings(mesh, specs))
-    advance = jax.jit(
-        jax.shard_map(
+            return jax.lax.scan(step, (state, self._nothing(subject, state, env_params)), length=window)[0]
+
+        begin, advance = self._compile(
+            lambda key, horizon: subject.begin(key, trials_of(horizon)), advance, jnp.int32(0)
+        )
+
+        def run(horizon: int) -> Measured:
+            steps = jnp.int32(horizon)
+            state, windows = begin(self.key, steps), []
+            for _ in range(horizon // window):
+                state, measured = advance(state, self.params, steps)
+                windows.append(measured)
+            return jax.tree.map(lambda *leaves: np.stack(leaves), *windows)
+
+        return run
+
+    def episodes(self, subject: Subject) -> Callable[[Any], Measured]:
+        """A function from environment parameters to what is measured in the first episode of each environment."""
+
+        def play(state: Any, params: Any, env_params: Any) -> tuple[Any, Measured]:
+            def step(now: tuple[Any, Measured, jax.Array]) -> tuple[Any, Measured, jax.Array]:
+                state, sums, over = now
+                state, measured, done = subject.step(state, params, env_params)
+                sums = jax.tree.map(lambda total, new: total + jnp.where(over, 0, new), sums, measured)
+                return state, sums, over | done
+
+            nothing = self._nothing(subject, state, env_params)
+            start = (state, nothing, jnp.zeros(nothing.reward.shape, bool))
+            state, measured, _ = jax.lax.while_loop(lambda now: ~now[2].all(), step, start)
+            return state, measured
+
+        compiled = []
+
+        def run(env_params: Any) -> Measured:
+            if not compiled:
+                compiled.extend(self._compile(subject.begin, play, env_params))
+            begin, play_to_end = compiled
+            return jax.tree.map(np.asarray, play_to_end(begin(self.key, env_params), self.params, env_params)[1])
+
+        return run
+
+    def _nothing(self, subject: Subject, state: Any, env_params: Any) -> Measured:
+        """Sums over no steps."""
+        shapes = jax.eval_shape(subject.step, state, self.params, env_params)[1]
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def _compile(self, begin: Callable[..., Any], advance: Callable[..., Any], argument: Any) -> tuple[Any, Any]:
+        """`begin(key, argument) -> state` and `advance(state, params, argument) -> (state, measured)`, jitted."""
+        specs = sharding.split_specs(jax.eval_shape(begin, self.key, argument))
+        advance = jax.shard_map(
             advance,
-            mesh=mesh,
+            mesh=self.mesh,
             in_specs=(specs, PartitionSpec(), PartitionSpec()),
             out_specs=(specs, PartitionSpec(sharding.AXIS)),
             check_vma=False,
-        ),
-        donate_argnums=0,
-    )
-
-    def run(horizon: int) -> Measured:
-        steps = jnp.int32(horizon)
-        state, windows = begin(key, steps), []
-        for _ in range(horizon // window):
-            state, measured = advance(state, params, steps)
-            windows.append(measured)
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *windows)
-
-    return run
+        )
+        begin = jax.jit(begin, out_shardings=sharding.shardings(self.mesh, specs))
+        return begin, jax.jit(advance, donate_argnums=0)
 
 
 class Recording(NamedTuple):
-    """One trial of `T` steps, for spectators."""
+    """`T` steps from the start of a trial, for spectators."""
 
     states: Any
     """Environment states `[T + 1, ..]`, the first before any step."""
     reward: np.ndarray
     """Rewards, float32 `[T]`."""
-    soft_reset: np.ndarray
-    """Whether the step ended an attempt, bool `[T]`."""
+    over: np.ndarray
+    """Whether the step ended an attempt or an episode, bool `[T]`."""
 
 
 def record_trial(
     policy: ActorCritic, environment: Any, env_params: Any, params: Any, length: int, key: jax.Array
 ) -> Recording:
-    """The first `length` steps of one trial, actions sampled. Consumes `key`."""
-    # A trial that ended with its last step would have been reset by then.
-    env_params = env_params.replace(max_steps_in_episode=jnp.int32(length + 1))
+    """`length` steps from the start of a trial, actions sampled. Consumes `key`.
+
+    If trials are a fixed number of steps, all are of one trial; else episodes follow each other.
+    """
+    if not is_episodic(environment):
+        # A trial that ended with its last step would have been reset by then.
+        env_params = env_params.replace(max_steps_in_episode=jnp.int32(length + 1))
 
     def step(actor: Any, _: None) -> tuple[Any, tuple[Any, jax.Array, jax.Array]]:
         actor, trajectory = rollout(policy, environment, env_params, params, actor, 1)
-        return actor, (actor.environment, trajectory.reward[0], actor.inputs.soft_reset)
+        return actor, (actor.environment, trajectory.reward[0], trajectory.over[0])
 
     @jax.jit
     def record(params: Any, key: jax.Array) -> tuple[Any, Any]:
         actor = initial_actor_state(policy, environment, env_params, 1, key)
         return actor.environment, jax.lax.scan(step, actor, length=length)[1]
 
-    first, (states, reward, soft_reset) = jax.device_get(record(params, key))
+    first, (states, reward, over) = jax.device_get(record(params, key))
     states = jax.tree.map(lambda start, rest: np.concatenate([start, rest[:, 0]]), first, states)
-    return Recording(states, reward[:, 0], soft_reset[:, 0])
+    return Recording(states, reward[:, 0], over[:, 0])

@@ -24,7 +24,7 @@ def plot_in_context(evaluation: Mapping[str, Any], path: str | Path) -> Path:
     Returns:
       The path.
     """
-    entry, window = evaluation["results"][0], evaluation["window_length"]
+    entry, window = evaluation["windows"][0], evaluation["window_length"]
     time = window_centres(entry, window)
     with _axes(path) as axes:
         _player_lines(axes, time, evaluation["players"], entry)
@@ -40,8 +40,8 @@ def plot_horizons(evaluation: Mapping[str, Any], path: str | Path) -> Path:
     """Draws the return over the longest trial for each memory budget; arguments as for `plot_in_context`."""
     import matplotlib
 
-    window, horizon = evaluation["window_length"], max(entry["horizon"] for entry in evaluation["results"])
-    entries = [entry for entry in evaluation["results"] if entry["horizon"] == horizon]
+    window, horizon = evaluation["window_length"], max(entry["horizon"] for entry in evaluation["windows"])
+    entries = [entry for entry in evaluation["windows"] if entry["horizon"] == horizon]
     time = window_centres(entries[0], window)
     # Budgets have an order, and so have these colours, from dark to light.
     colours = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.85, len(entries)))
@@ -65,6 +65,31 @@ def plot_horizons(evaluation: Mapping[str, Any], path: str | Path) -> Path:
         axes.set_xlabel("time in the trial (steps)")
         axes.set_ylabel(f"return per {window} steps")
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return Path(path)
+
+
+def plot_splits(evaluation: Mapping[str, Any], path: str | Path) -> Path:
+    """Draws how episodes went in each setting, beside the reference players; arguments as for `plot_in_context`.
+
+    Success, if the environment tells it, else the return. The memory is the unrestricted one.
+    """
+    entries = [entry for entry in evaluation["episodes"] if entry["budget"] is None]
+    success = all(entry["outcomes"].get("success") for entry in entries)
+
+    def measured(means: Mapping[str, Any]) -> Mapping[str, float]:
+        return means["outcomes"]["success"] if success else means["return"]
+
+    height = np.arange(len(entries))[::-1]
+    with _axes(path, width=6.4, height=max(1.4, 0.6 + 0.3 * len(entries)), grid="x") as axes:
+        for name, marker, (colour, _) in zip(evaluation["players"], cycle("|x+"), cycle(REFERENCES), strict=False):
+            values = [measured(entry["players"][name])["mean"] for entry in entries]
+            axes.plot(values, height, marker, color=colour, markersize=7, label=name)
+        mean, low, high = (np.array([measured(entry)[name] for entry in entries]) for name in ("mean", "low", "high"))
+        axes.errorbar(mean, height, xerr=(mean - low, high - mean), fmt="o", color=AGENT, markersize=5, label="agent")
+        axes.set_yticks(height, [entry["split"] or "as trained" for entry in entries])
+        axes.set_ylim(-0.6, len(entries) - 0.4)
+        axes.set_xlabel("success (share of episodes)" if success else "return per episode")
+        _legend_above(axes)
     return Path(path)
 
 
@@ -95,7 +120,7 @@ def plot_training(
 
 
 def window_centres(entry: Mapping[str, Any], window: int) -> np.ndarray:
-    """The time, in steps, of the middle of each window of an entry of `results`."""
+    """The time, in steps, of the middle of each window of an entry of `windows`."""
     return (np.arange(len(entry["return_per_window"])) + 0.5) * window
 
 
@@ -116,18 +141,21 @@ def _line_with_interval(axes, time: np.ndarray, entry: Mapping[str, Any], color,
 
 
 @contextmanager
-def _axes(path: str | Path, width: float = 4.8) -> Iterator[Any]:
+def _axes(path: str | Path, width: float = 4.8, height: float = 3.2, grid: str = "y") -> Iterator[Any]:
     """Axes to draw on, saved to `path` afterwards."""
     # Not through pyplot, which would look for a display and remember every figure.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, 3.2), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="0.9", linewidth=0.8)
+    axes.grid(axis=grid, color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     yield axes
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    if grid == "y":
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    else:
+        axes.set_xlim(left=min(0, axes.get_xlim()[0]))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     incomplete = path.with_name(path.name + ".incomplete")

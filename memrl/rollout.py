@@ -49,8 +49,10 @@ class Trajectory(NamedTuple):
     """The step ended an attempt of its trial."""
     trial_return: jax.Array
     """Sum of rewards of the trial up to this step, included."""
+    over: jax.Array
+    """The step ended an attempt; in tasks that are not made of attempts: an episode."""
     outcomes: dict[str, jax.Array]
-    """What the environment tells of how the trial went, float32; of its last step."""
+    """What the environment tells of how it went, float32; meaningful where it is `over`."""
 
 
 def initial_actor_state(
@@ -123,6 +125,7 @@ def rollout(
             final_value=jnp.where(truncated, final_value, 0),
             soft_reset=soft_reset,
             trial_return=trial_return,
+            over=info.get("soft_reset", done),
             outcomes={name: info[name].astype(jnp.float32) for name in getattr(environment, "outcomes", ())},
         )
         actor = ActorState(

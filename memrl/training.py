@@ -108,10 +108,10 @@ def make_training(
         )
 
         done = trajectory.terminated | trajectory.truncated
-        trials = jax.lax.psum(done.sum(dtype=jnp.float32), sharding.AXIS)
 
-        def mean_over_trials(value: jax.Array) -> jax.Array:  # NaN when no trial ended in this update
-            return jax.lax.psum(jnp.where(done, value, 0).sum(), sharding.AXIS) / trials
+        def mean_where(chosen: jax.Array, value: jax.Array) -> jax.Array:  # NaN where none is chosen
+            total = jax.lax.psum(jnp.where(chosen, value, 0).sum(), sharding.AXIS)
+            return total / jax.lax.psum(chosen.sum(dtype=jnp.float32), sharding.AXIS)
 
         target = advantage + trajectory.value
         residual = jax.lax.pmean(
@@ -120,9 +120,9 @@ def make_training(
         spread = jax.lax.pmean(jnp.square(target - jax.lax.pmean(target.mean(), sharding.AXIS)).mean(), sharding.AXIS)
         metrics = {
             "update": (state.update + 1).astype(jnp.float32),
-            "return": mean_over_trials(trajectory.trial_return),
-            "trials": trials,
-            **{name: mean_over_trials(outcome) for name, outcome in trajectory.outcomes.items()},
+            "return": mean_where(done, trajectory.trial_return),
+            "trials": jax.lax.psum(done.sum(dtype=jnp.float32), sharding.AXIS),
+            **{name: mean_where(trajectory.over, outcome) for name, outcome in trajectory.outcomes.items()},
             "reward_per_step": jax.lax.pmean(trajectory.reward.mean(), sharding.AXIS),
             "explained_variance": 1 - residual / spread,
             **statistics,

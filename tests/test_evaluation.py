@@ -15,7 +15,8 @@ from tiny import tiny_memory, tiny_policy
 
 from envs.dark_key_to_door import DarkKeyToDoorConfig
 from envs.player import Player
-from memrl.evaluation import EvaluationConfig, evaluate, in_context, memory_sizes, record_trial
+from envs.t_maze import TMazeConfig
+from memrl.evaluation import EvaluationConfig, Setting, evaluate, in_context, memory_sizes, record_trial
 from memrl.memory import FCT, GRU, MEMORIES, Memo, MemoryConfig
 from memrl.memory.recurrent import RecurrentMemory
 from memrl.rollout import initial_actor_state
@@ -56,18 +57,20 @@ def initial_params(policy, env, env_params):
     return policy.init(jax.random.key(0), actor.memory, actor.inputs, actor.reset, method="step")
 
 
-def run(env=None, memory="none", always=None, env_params=None, **settings):
+def run(env=None, memory="none", always=None, env_params=None, splits=None, **settings):
     """Evaluates a policy that was never trained; `always` makes it take that action."""
     env = Wage() if env is None else env
     env_params = environment.EnvParams(max_steps_in_episode=TRIAL) if env_params is None else env_params
-    memory = memory if isinstance(memory, MemoryConfig) else tiny_memory(memory, TRIAL)
+    trial = int(env_params.max_steps_in_episode)
+    memory = memory if isinstance(memory, MemoryConfig) else tiny_memory(memory, trial)
     params = initial_params(tiny_policy(memory, env.num_actions), env, env_params)
     if always is not None:
         logits = params["params"]["logits"]
         logits["kernel"] = jnp.zeros_like(logits["kernel"])
         logits["bias"] = 100 * jax.nn.one_hot(always, env.num_actions)
     config = EvaluationConfig(**{"num_trials": 16, "horizons": (1,), "budgets": (), "windows_per_trial": 3, **settings})
-    return evaluate(lambda memory: tiny_policy(memory, env.num_actions), memory, env, env_params, params, config)
+    trained, splits = Setting(env, env_params), {} if splits is None else splits
+    return evaluate(lambda memory: tiny_policy(memory, env.num_actions), memory, trained, splits, params, config)
 
 
 # What is measured
@@ -75,7 +78,7 @@ def run(env=None, memory="none", always=None, env_params=None, **settings):
 
 def test_returns_are_those_of_one_long_trial():
     result = run(always=1, horizons=(3, 1))
-    one, three = result["results"]
+    one, three = result["windows"]
     assert (one["horizon"], three["horizon"]) == (6, 18)
     paid = three["return_per_window"][0] / 3  # the share of trials that pay; 1 + 2 in the first window
     assert 0 < paid < 1 and (16 * paid).is_integer()
@@ -86,7 +89,7 @@ def test_returns_are_those_of_one_long_trial():
 
 
 def test_interval_is_that_of_the_mean_over_trials():
-    (entry,) = run(always=1)["results"]
+    (entry,) = run(always=1)["windows"]
     paid = entry["return_per_window"][0] / 3
     error = math.sqrt(paid * (1 - paid) / 15)  # of the mean of 16 draws from {0, 1}
     window = np.array([3, 7, 11])
@@ -97,11 +100,11 @@ def test_interval_is_that_of_the_mean_over_trials():
 def test_players_meet_the_same_tasks():
     result = run(WageWithPlayers(), always=1, horizons=(1, 2))
     assert result["players"] == ["worker", "idler"]
-    for entry in result["results"]:
+    for entry in result["windows"]:
         assert entry["worker_return_per_window"] == entry["return_per_window"]
         assert entry["idler_return_per_window"] == [entry["return_per_window"][0], *[0] * (entry["horizon"] // 2 - 1)]
-    rate = sum(result["results"][0]["return_per_window"]) / 3
-    last = result["results"][0]["return_per_window"][-1]
+    rate = sum(result["windows"][0]["return_per_window"]) / 3
+    last = result["windows"][0]["return_per_window"][-1]
     np.testing.assert_allclose(result["in_context"]["last_window_over_upper_bound"], last / rate)
     np.testing.assert_allclose(result["in_context"]["last_window_over_first"], 11 / 3, rtol=1e-6)
 
@@ -109,7 +112,7 @@ def test_players_meet_the_same_tasks():
 def test_players_of_dark_key_to_door():
     """The oracle collects key and door on every shortest path; the searcher catches up with it and no policy does."""
     env, env_params = DarkKeyToDoorConfig(size=3, attempt_limit=10, trial_length=60).make()
-    (entry,) = run(env, env_params=env_params, num_trials=64)["results"]
+    (entry,) = run(env, env_params=env_params, num_trials=64)["windows"]
     oracle, searcher = np.array(entry["oracle_return_per_window"]), np.array(entry["searcher_return_per_window"])
     assert oracle.sum() > searcher.sum() > sum(entry["return_per_window"]) > 0
     assert searcher[0] < 0.9 * oracle[0] and searcher[-1] > 0.95 * oracle[-1]
@@ -123,14 +126,14 @@ def test_in_context_divides_by_nothing():
 
 def test_actions_are_sampled():
     """An untrained policy takes both actions about equally often; the greedy one would earn all or nothing."""
-    (entry,) = run(WageWithPlayers(), num_trials=128)["results"]
+    (entry,) = run(WageWithPlayers(), num_trials=128)["windows"]
     share = np.array(entry["return_per_window"]) / entry["worker_return_per_window"]
     np.testing.assert_allclose(share, 0.5, atol=0.12)
 
 
 def test_seed_decides_everything():
     assert run() == run()
-    assert run()["results"][0]["return_per_window"] != run(seed=1)["results"][0]["return_per_window"]
+    assert run()["windows"][0]["return_per_window"] != run(seed=1)["windows"][0]["return_per_window"]
 
 
 def test_number_of_devices_changes_nothing(monkeypatch):
@@ -138,7 +141,7 @@ def test_number_of_devices_changes_nothing(monkeypatch):
     monkeypatch.setattr(jax, "local_device_count", lambda: 1)
     assert run(WageWithPlayers(), "memo") == results
     monkeypatch.undo()
-    assert run(num_trials=3)["results"][0]["num_trials"] == 3  # on one of two devices
+    assert run(num_trials=3)["num_trials"] == 3  # on one of two devices
 
 
 @pytest.mark.parametrize("name", MEMORIES)
@@ -146,16 +149,15 @@ def test_every_memory_is_evaluated(name):
     result = run(memory=name, horizons=(1, 2), budgets=(0.5,))
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert list(result) == [
-        "seed", "trial_length", "window_length", "interval", "players", "in_context", "results"
+        "seed", "num_trials", "trial_length", "interval", "players", "window_length", "in_context", "windows"
     ]  # fmt: skip
-    for entry in result["results"]:
+    for entry in result["windows"]:
         windows = entry["horizon"] // result["window_length"]
-        assert entry["num_trials"] == 16 and entry["seed"] == 0
         assert len(entry["return_per_window"]) == windows
         assert len(entry["return_per_window_low"]) == len(entry["return_per_window_high"]) == windows
         assert (entry["state_bytes_per_env"] > 0) == (name != "none")
         assert (entry["tokens_attended"] > 0) == (name in ("fct", "memo", "rmt", "ac"))
-    budgets = [(entry["horizon"], entry["budget"]) for entry in result["results"]]
+    budgets = [(entry["horizon"], entry["budget"]) for entry in result["windows"]]
     if tiny_memory(name, 1) == tiny_memory(name, 100):
         assert budgets == [(6, None), (12, None)]
     else:
@@ -166,7 +168,7 @@ def test_every_memory_is_evaluated(name):
 
 
 def test_budget_limits_what_is_attended_to():
-    entries = run(memory="fct", horizons=(1, 2), budgets=(1.0, 0.5, 0.2))["results"]
+    entries = run(memory="fct", horizons=(1, 2), budgets=(1.0, 0.5, 0.2))["windows"]
     attended = {(entry["horizon"], entry["budget"]): entry["tokens_attended"] for entry in entries}
     expected = {
         (horizon, budget): np.mean([min(step, budget or horizon) for step in range(1, horizon + 1)])
@@ -180,7 +182,7 @@ def test_budget_limits_what_is_attended_to():
 
 def test_budget_limits_the_summaries():
     memory = Memo(features=8, layers=1, heads=2, mlp_features=8, segment_length=2, summary_tokens=3, capacity=9)
-    entries = run(memory=memory, horizons=(1, 2), budgets=(1.0, 0.5))["results"]
+    entries = run(memory=memory, horizons=(1, 2), budgets=(1.0, 0.5))["windows"]
     attended = {(entry["horizon"], entry["budget"]): entry["tokens_attended"] for entry in entries}
     # The first step of a segment attends to itself; the second closes it, and counts as its summary does.
     assert attended[6, None] == np.mean([1, 3, 4, 6, 7, 9])
@@ -204,7 +206,7 @@ def test_memory_sizes():
 def test_segments_have_their_fixed_length():
     """Jitter is for learning."""
     memory = Memo(features=8, layers=1, heads=2, mlp_features=8, segment_length=3, summary_tokens=1, jitter=0.4)
-    noisy, quiet = (run(memory=setting)["results"] for setting in (memory, memory.without_noise()))
+    noisy, quiet = (run(memory=setting)["windows"] for setting in (memory, memory.without_noise()))
     assert noisy == quiet
 
 
@@ -233,7 +235,7 @@ class CountingGRU(GRU):
 
 def count_traces(**settings):
     CountingGRU.traces = 0
-    entries = run(memory=CountingGRU(features=2, capacity=TRIAL), **settings)["results"]
+    entries = run(memory=CountingGRU(features=2, capacity=TRIAL), **settings)["windows"]
     return CountingGRU.traces, len(entries)
 
 
@@ -243,6 +245,67 @@ def test_horizons_share_a_program():
     assert count_traces(horizons=(1, 2, 3)) == (once, 3)  # with room for a trial at most, they are of one size
     more, entries = count_traces(horizons=(1, 2, 3), budgets=(0.5,))
     assert entries == 6 and once < more <= 2 * once
+
+
+# Episodes that end by the task
+
+
+def maze(corridors, **fields):
+    return Setting(*TMazeConfig(corridors=corridors, length=1, **fields).make())
+
+
+@pytest.fixture(scope="module")
+def episodes():
+    """Of a policy that goes forward and turns at random, trained with one corridor, in mazes of one and of two."""
+    trained, splits = maze(1), {"two": maze(2), "rewarded otherwise": maze(1, rewards="paper")}
+    return run(
+        trained.environment, "fct", env_params=trained.env_params, splits=splits, num_trials=512, budgets=(0.25,)
+    )
+
+
+def test_episodes_are_played_to_their_end(episodes):
+    entries = {(entry["split"], entry["budget"]): entry for entry in episodes["episodes"]}
+    assert list(entries) == [(None, None), (None, 3), ("two", None), ("rewarded otherwise", None)]
+    assert "windows" not in episodes and episodes["trial_length"] == 12
+    for (split, _), entry in entries.items():
+        corridors = 2 if split == "two" else 1
+        assert entry["horizon"] == 12 * corridors
+        oracle, guess = entry["players"]["oracle"], entry["players"]["memoryless"]
+        assert oracle["outcomes"]["success"] == {"mean": 1, "low": 1, "high": 1}
+        assert oracle["return"]["mean"] == pytest.approx(corridors - 0.01 * corridors * (split == "rewarded otherwise"))
+        assert oracle["length"]["mean"] == 2 * corridors
+        assert guess["outcomes"]["success"]["low"] < 0.5**corridors < guess["outcomes"]["success"]["high"]
+        # Untrained, each action has about the same probability: a corridor is passed with 1/3, and left after 3 + 1.5.
+        success, length = entry["outcomes"]["success"], entry["length"]
+        assert abs(success["mean"] - 3.0**-corridors) < 0.1
+        assert success["low"] < success["mean"] < success["high"]
+        assert length["mean"] < 12 * corridors
+        told = [entry["outcomes"][name]["mean"] for name in ("success", "wrong_turn", "timed_out")]
+        assert sum(told) == pytest.approx(1)
+
+
+def test_episodes_share_programs_and_have_room(episodes):
+    one, small, two, otherwise = episodes["episodes"]
+    assert small["state_bytes_per_env"] < one["state_bytes_per_env"] < two["state_bytes_per_env"]
+    assert one["state_bytes_per_env"] == otherwise["state_bytes_per_env"]
+    # The reward differs, the game does not: the same tasks, the same program.
+    assert one["outcomes"] == otherwise["outcomes"] and one["return"] != otherwise["return"]
+    assert 1 < small["tokens_attended"] <= 3 and small["tokens_attended"] < one["tokens_attended"]
+
+
+def test_outcomes_of_attempts_are_told_per_window():
+    """Two attempts in a window succeed or not; in the last one none ends."""
+
+    class Attempts(Wage):
+        outcomes = ("success",)
+
+        def step_env(self, key, state, action, params):
+            observation, state, reward, terminated, _ = super().step_env(key, state, action, params)
+            ends = (state.time % 2 == 0) & (state.time <= 4)
+            return observation, state, reward, terminated, {"soft_reset": ends, "success": state.time == 2}
+
+    (entry,) = run(Attempts(), windows_per_trial=3)["windows"]
+    assert entry["outcomes_per_window"] == {"success": [1.0, 0.0, None]}
 
 
 # Bad input
@@ -279,16 +342,16 @@ def test_record_trial():
     policy = tiny_policy(tiny_memory("gru", 20), env.num_actions)
     params = initial_params(policy, env, env_params)
     recording = record_trial(policy, env, env_params, params, 20, jax.random.key(1))
-    assert recording.reward.shape == recording.soft_reset.shape == (20,)
+    assert recording.reward.shape == recording.over.shape == (20,)
     # One trial from its first to its last state: nothing has been drawn anew.
     assert recording.states.time.tolist() == list(range(21))
     for cell in (recording.states.start, recording.states.key, recording.states.door):
         assert (cell == cell[0]).all()
-    began = np.flatnonzero(recording.soft_reset) + 1
+    began = np.flatnonzero(recording.over) + 1
     assert len(began) >= 5
     assert (recording.states.attempt_time[began] == 0).all()
     assert (recording.states.position[began] == recording.states.start[0]).all()
     # A reward is either for finding the key or for an attempt that ended at the door.
     found = recording.states.has_key[1:] & ~recording.states.has_key[:-1]
-    assert ((recording.reward == 1) == (found | (recording.soft_reset & (recording.reward == 1)))).all()
+    assert ((recording.reward == 1) == (found | (recording.over & (recording.reward == 1)))).all()
     assert recording.reward[found].all()

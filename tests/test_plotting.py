@@ -25,7 +25,7 @@ EVALUATION = {
     "trial_length": 100,
     "window_length": 20,
     "players": ["oracle", "searcher"],
-    "results": [entry(100, None), entry(100, 50), entry(200, None), entry(200, 100, 0.5), entry(200, 50, 0.2)],
+    "windows": [entry(100, None), entry(100, 50), entry(200, None), entry(200, 100, 0.5), entry(200, 50, 0.2)],
 }
 
 METRICS = [{"env_steps": 500_000 * step, "return": None if step == 1 else 2.0 * step} for step in range(1, 5)]
@@ -100,7 +100,7 @@ def test_training(tmp_path, drawn):
 
 def test_without_players_or_finished_trials(tmp_path, drawn):
     plot_in_context({**EVALUATION, "players": []}, tmp_path / "picture.png")
-    plot_horizons({**EVALUATION, "players": [], "results": EVALUATION["results"][:1]}, tmp_path / "picture.png")
+    plot_horizons({**EVALUATION, "players": [], "windows": EVALUATION["windows"][:1]}, tmp_path / "picture.png")
     plot_training(METRICS[:1], tmp_path / "picture.png")
     assert [list(lines(axes)) for axes in drawn] == [["agent"], ["agent"], ["agent"]]
 

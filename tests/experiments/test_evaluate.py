@@ -58,11 +58,10 @@ def test_a_run_ends_with_its_evaluation(trained):
     result = result_in(trained)
     assert (result["config"], result["update"], result["seed"]) == ("fct_gridworld", 2, 0)
     assert result["players"] == ["oracle", "searcher"]
-    budgets = [(entry["horizon"], entry["budget"]) for entry in result["results"]]
+    budgets = [(entry["horizon"], entry["budget"]) for entry in result["windows"]]
     assert budgets == [(10, None), (10, 5), (20, None), (20, 5)]
-    for entry in result["results"]:
+    for entry in result["windows"]:
         assert len(entry["oracle_return_per_window"]) == len(entry["searcher_return_per_window"])
-        assert entry["num_trials"] == 4
     for name in PICTURES:
         with Image.open(trained / name) as image:
             assert image.format == "PNG"
@@ -83,7 +82,7 @@ def test_the_tool_in_a_process_of_its_own(trained, folder, run_python):
     said = process.stdout.splitlines()
     assert said[0] == f"{folder}: evaluating update 2, 4 trials for each line."
     assert said[1].split()[:2] == ["trial", "remembers"]
-    for line, entry in zip(said[2:6], result_in(folder)["results"], strict=True):
+    for line, entry in zip(said[2:6], result_in(folder)["windows"], strict=True):
         returns, oracle = entry["return_per_window"], entry["oracle_return_per_window"]
         assert line.split() == [
             str(entry["horizon"]),
@@ -104,8 +103,8 @@ def test_settings_are_overridden(folder, monkeypatch, capsys):
     arguments = ("--evaluation.num-trials", "6", "--evaluation.horizons", "1", "--evaluation.seed=3")
     status, said, _ = main(monkeypatch, capsys, folder, *arguments)
     assert status == 0 and "6 trials for each line" in said
-    entries = result_in(folder)["results"]
-    assert [(entry["num_trials"], entry["seed"]) for entry in entries] == [(6, 3), (6, 3)]
+    entries = result_in(folder)["windows"]
+    assert (result_in(folder)["num_trials"], result_in(folder)["seed"]) == (6, 3)
     assert len(entries[0]["return_per_window"]) == 5
 
 
@@ -116,7 +115,7 @@ def test_an_environment_without_players_and_pictures(folder, monkeypatch, capsys
     monkeypatch.delattr(DarkKeyToDoor, "render")
     result = evaluate_run(folder)
     assert result["players"] == [] and result["in_context"]["last_window_over_upper_bound"] is None
-    assert not any("oracle" in name for name in result["results"][0])
+    assert not any("oracle" in name for name in result["windows"][0])
     said = capsys.readouterr().out
     assert "oracle" not in said and "There is no trial.gif" in said
     assert said.endswith(": evaluation.json, in_context.png, horizons.png\n")
@@ -127,7 +126,7 @@ def test_summary():
     entry = {"return_per_window": [2.0, 3.0, 6.0], "oracle_return_per_window": [8.0, 8.0, 8.0]}
     gain = {"last_window_over_upper_bound": 0.75, "last_window_over_first": 3.0}
     result = {
-        "trial_length": 30, "window_length": 10, "players": ["oracle"], "in_context": gain, "results": [entry]
+        "trial_length": 30, "window_length": 10, "players": ["oracle"], "in_context": gain, "windows": [entry]
     }  # fmt: skip
     assert evaluate.summary(result).splitlines() == [
         "oracle: 24.00 in 30 steps, 8.00 in the first 10, 8.00 in the last.",
