@@ -8,6 +8,7 @@ import difflib
 from envs.ballet import BalletConfig
 from envs.color_cubes import ColorCubesConfig
 from envs.dark_key_to_door import DarkKeyToDoorConfig
+from envs.graph_nav import GraphNavConfig
 from envs.memory_planning import MemoryPlanningConfig
 from envs.t_maze import TMazeConfig
 from envs.visual_match import VisualMatchConfig
@@ -15,6 +16,7 @@ from envs.visual_match import VisualMatchConfig
 ENVIRONMENTS: dict[str, type] = {
     "ballet": BalletConfig,
     "dark_key_to_door": DarkKeyToDoorConfig,
+    "graph_nav": GraphNavConfig,
     "memory_planning": MemoryPlanningConfig,
     "t_maze": TMazeConfig,
     "color_cubes": ColorCubesConfig,

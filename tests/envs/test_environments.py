@@ -19,6 +19,7 @@ SMALL = {
     "t_maze": {"corridors": 2, "length": 2, "regime": "uniform", "time_limit": 7},
     "visual_match": {"explore_steps": 2, "distractor_steps": (2, 4), "choose_steps": 9},
     "memory_planning": {"size": 2, "symbols": 5, "trial_length": 12},
+    "graph_nav": {"junctions": 1, "symbols": 9, "trial_length": 12},
 }
 NUM_ENVIRONMENTS = 8
 NUM_STEPS = 40
