@@ -10,6 +10,7 @@ from envs.color_cubes import ColorCubesConfig
 from envs.dark_key_to_door import DarkKeyToDoorConfig
 from envs.graph_nav import GraphNavConfig
 from envs.memory_planning import MemoryPlanningConfig
+from envs.minigrid_memory import MiniGridMemoryConfig
 from envs.t_maze import TMazeConfig
 from envs.visual_match import VisualMatchConfig
 
@@ -18,6 +19,7 @@ ENVIRONMENTS: dict[str, type] = {
     "dark_key_to_door": DarkKeyToDoorConfig,
     "graph_nav": GraphNavConfig,
     "memory_planning": MemoryPlanningConfig,
+    "minigrid_memory": MiniGridMemoryConfig,
     "t_maze": TMazeConfig,
     "color_cubes": ColorCubesConfig,
     "visual_match": VisualMatchConfig,

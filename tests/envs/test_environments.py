@@ -16,6 +16,7 @@ from memrl.networks import observation_kinds
 SMALL = {
     "dark_key_to_door": {"size": 3, "attempt_limit": 4, "trial_length": 12},
     "color_cubes": {"size": 3, "cubes": 2, "phases": 2, "teleport_probability": 0.3, "time_limit": 9},
+    "minigrid_memory": {"size": 7, "max_steps": 9},
     "t_maze": {"corridors": 2, "length": 2, "regime": "uniform", "time_limit": 7},
     "visual_match": {"explore_steps": 2, "distractor_steps": (2, 4), "choose_steps": 9},
     "memory_planning": {"size": 2, "symbols": 5, "trial_length": 12},
