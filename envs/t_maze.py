@@ -99,8 +99,8 @@ class TMazeConfig(base.EnvironmentConfig):
         fixed = dataclasses.replace(self, regime="fixed", min_length=1, time_limit=None)
         uniform = dataclasses.replace(fixed, regime="uniform")
         settings = {f"corridors={n}": dataclasses.replace(self, corridors=n, time_limit=None) for n in (1, 3, 5, 10)}
+        settings |= {f"fixed length={n}": dataclasses.replace(fixed, length=n) for n in (5, 10, 15)}
         for n in (5, 10, 15):
-            settings[f"fixed length={n}"] = dataclasses.replace(fixed, length=n)
             settings[f"uniform length={n // 2}..{n}"] = dataclasses.replace(uniform, length=n, min_length=n // 2)
         return {name: setting for name, setting in settings.items() if setting.make()[1] != self.make()[1]}
 

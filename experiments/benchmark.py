@@ -1,4 +1,5 @@
-"""Measures speed: `python -m experiments.benchmark --config NAME`; of acting alone, `.. --acting MEMORY MEMORY ..`.
+"""Measures speed: `python -m experiments.benchmark --config NAME`; of acting alone, `.. --acting MEMORY MEMORY ..`;
+of environments alone, `python -m experiments.benchmark --environments all`.
 
 The first takes the environment alone (random actions), acting, learning (all epochs on one trajectory) and the whole
 training step, and prints for each
@@ -12,10 +13,14 @@ training step, and prints for each
 The second lets policies act for `--horizon` steps, all of which their memories have room for, and prints what a step
 costs from then on. The memories are those named, with the settings that they share with the memory of the config.
 
+The third lets 1024 copies of each environment, with the settings it has by default, be stepped at random, and prints
+what multiple of the speed of gymnax's MetaMaze each reaches in the same process.
+
 `--json FILE` writes all figures. Compiled programs are not taken from JAX's cache on disk.
 """
 
 import dataclasses
+import math
 import resource
 import statistics
 import sys
@@ -29,6 +34,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+import envs
+from envs import ENVIRONMENTS
 from experiments import command_line
 from experiments.command_line import UsageError
 from experiments.config import Config, config_to_dict, look_up, make_policy
@@ -37,7 +44,7 @@ from experiments.run import build
 from memrl.memory import MEMORIES, MemoryConfig, state_bytes_per_env
 from memrl.ppo import learn, trajectory_advantage
 from memrl.rollout import ActorState, Trajectory, rollout
-from memrl.sharding import AXIS, split_specs
+from memrl.sharding import AXIS, device_mesh, shardings, split_specs
 from memrl.tracking import environment_record, write_json
 from memrl.training import make_optimizer
 
@@ -45,6 +52,10 @@ SHORTEST_MEASUREMENT = 0.2
 """Seconds; a quicker program is run several times in one measurement."""
 WINDOW = 256
 """Steps in one measurement of acting: several segments, so that closing them counts."""
+COPIES = 1024
+"""Of an environment whose speed is measured."""
+REFERENCE = "gymnax:MetaMaze-misc"
+"""The environment whose speed is the unit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +70,8 @@ class Options:
     """Memories whose acting is compared; the programs of training are left out then."""
     horizon: int = 4096
     """Steps that they act, and remember, before they are measured."""
+    environments: tuple[str, ...] = ()
+    """Environments that are stepped at random, or all; nothing else is measured then, and no config is needed."""
 
 
 class Program(NamedTuple):
@@ -72,13 +85,11 @@ class Program(NamedTuple):
 
 def run(arguments: Sequence[str]) -> int:
     """Measures as the command line says; returns the exit status."""
+    if command_line.value_of("--environments", arguments) is not None:
+        return run_environments(arguments)
     description = "Measures the speed of training or, with --acting, of memories in acting."
     config, options = command_line.read("experiments.benchmark", description, Options(), arguments)
-    for name in ("repeats", "horizon"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"{name} is {getattr(options, name)}: it must be at least 1.")
-    if options.json is not None and not options.json.parent.is_dir():
-        raise UsageError(f"{options.json} cannot be written: there is no folder {options.json.parent}.")
+    check(options)
     try:
         memories = {name: memory_like(config.memory, name, options.horizon) for name in options.acting}
     except ValueError as error:
@@ -105,6 +116,87 @@ def run(arguments: Sequence[str]) -> int:
         record = {"config": config_to_dict(config), "environment": environment_record(), "devices_used": mesh.size}
         write_json(options.json, {**record, "horizon": options.horizon, **figures})
     return 0
+
+
+def check(options: Options) -> None:
+    """UsageError if the options cannot be."""
+    for name in ("repeats", "horizon"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"{name} is {getattr(options, name)}: it must be at least 1.")
+    if options.json is not None and not options.json.parent.is_dir():
+        raise UsageError(f"{options.json} cannot be written: there is no folder {options.json.parent}.")
+
+
+def run_environments(arguments: Sequence[str]) -> int:
+    """Measures environments as the command line says; returns the exit status."""
+    description = "Measures the speed of environments."
+    options = command_line.parse(Options, Options(), [Options()], "experiments.benchmark", description, arguments)
+    check(options)
+    named = [name for name in ENVIRONMENTS if name != "gymnax"] if options.environments == ("all",) else None
+    try:
+        made = {name: envs.get(name)().make() for name in named or options.environments}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    mesh = device_mesh(math.gcd(COPIES, jax.device_count()))
+    print(f"{COPIES} copies on {mesh.size} x {mesh.devices.flat[0].device_kind}, random actions\n")
+    print(f"{'':24}   compile   million steps/s  least   most   x MetaMaze   bytes of observation")
+    figures: dict[str, dict[str, Any]] = {}
+    for name, (environment, env_params) in {REFERENCE: envs.get(REFERENCE)().make(), **made}.items():
+        row = figures[name] = measure_environment(environment, env_params, mesh, options.repeats)
+        speed = row["steps_per_second"]
+        row["times_reference"] = speed["median"] / figures[REFERENCE]["steps_per_second"]["median"]
+        print(
+            f"{name:24} {row['compile_seconds']:7.1f} s {speed['median'] / 1e6:17.2f} {speed['least'] / 1e6:6.2f} "
+            f"{speed['most'] / 1e6:6.2f} {row['times_reference']:12.2f} {row['observation_bytes']:12,}",
+            flush=True,
+        )
+    if options.json is not None:
+        record = {"environment": environment_record(), "devices_used": mesh.size, "copies": COPIES}
+        write_json(options.json, {**record, "environments": figures})
+    return 0
+
+
+def measure_environment(environment: Any, env_params: Any, mesh: Mesh, repeats: int) -> dict[str, Any]:
+    """The speed of `COPIES` copies of an environment with random actions."""
+
+    def reset(key: jax.Array) -> Any:
+        return jax.vmap(environment.reset, in_axes=(0, None))(jax.random.split(key, COPIES), env_params)[1]
+
+    def advance(state: Any, keys: jax.Array) -> tuple[Any, jax.Array]:
+        def step(now: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], Any]:
+            state, keys = now
+            keys, action_keys, step_keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
+            actions = jax.vmap(lambda key: jax.random.randint(key, (), 0, environment.num_actions, jnp.int32))(
+                action_keys
+            )
+            observation, state, *outcome, _ = jax.vmap(environment.step, in_axes=(0, 0, 0, None))(
+                step_keys, state, actions, env_params
+            )
+            # All of the observation is used, and nothing of size [T, B] is kept.
+            seen = sum(leaf.astype(jnp.float32).sum() for leaf in jax.tree.leaves((observation, outcome)))
+            return (state, keys), seen
+
+        (state, keys), seen = jax.lax.scan(step, (state, keys), length=WINDOW)
+        return (state, keys), seen.sum()[None]
+
+    split, key = PartitionSpec(AXIS), jax.random.key(0)
+    specs = split_specs(jax.eval_shape(reset, key))
+    state = jax.jit(reset, out_shardings=shardings(mesh, specs))(key)
+    keys = jax.device_put(jax.random.split(key, COPIES), shardings(mesh, split))
+    sharded = jax.shard_map(
+        advance, mesh=mesh, in_specs=(specs, split), out_specs=((specs, split), split), check_vma=False
+    )
+    program = prepare(jax.jit(sharded), state, keys)
+    seconds = measure(lambda now: program.call(*now)[0], (state, keys), repeats)
+    observation = jax.eval_shape(environment.reset, key, env_params)[0]
+    return {
+        "compile_seconds": program.compile_seconds,
+        "steps_per_second": {
+            name: COPIES * WINDOW / seconds[other]
+            for name, other in (("median", "median"), ("least", "most"), ("most", "least"))
+        },
+        "observation_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(observation)),
+    }
 
 
 def measure_training(config: Config, mesh: Mesh, repeats: int) -> dict[str, Any]:

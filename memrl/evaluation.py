@@ -254,7 +254,7 @@ def evaluate_episodes(
         for name, player in getattr(environment, "players", dict)().items():
             if (environment, name) not in players:
                 players[environment, name] = run.episodes(player_subject(player, agent, environment))
-            references[name] = episode_means(players[environment, name](env_params))
+            references[name] = episode_means(players[environment, name](env_params), environment)
         if split is None:
             sizes = list(memory_sizes(memory, setting.trial_length, setting.trial_length, config.budgets))
         else:
@@ -268,7 +268,7 @@ def evaluate_episodes(
                 "split": split,
                 "horizon": setting.trial_length,
                 "budget": budget,
-                **episode_means(measured),
+                **episode_means(measured, environment),
                 "players": references,
                 "state_bytes_per_env": state_bytes_per_env(policy.memory),
                 "tokens_attended": float((measured.tokens / measured.steps).mean()),
@@ -278,8 +278,8 @@ def evaluate_episodes(
     return entries
 
 
-def episode_means(measured: Measured) -> dict[str, Any]:
-    """Means over episodes, with intervals: `return`, `length`, and `outcomes` by name."""
+def episode_means(measured: Measured, environment: Any) -> dict[str, Any]:
+    """Means over episodes of `environment`, with intervals: `return`, `length`, and `outcomes` by name."""
 
     def summary(values: np.ndarray) -> dict[str, float]:
         mean, error = float(values.mean()), float(standard_error(values))
@@ -288,8 +288,8 @@ def episode_means(measured: Measured) -> dict[str, Any]:
     # An episode tells its outcome once; a trial that is made of attempts as often as one ended, if any did.
     told = measured.over > 0
     outcomes = {
-        name: summary(values[told] / measured.over[told]) if told.sum() > 1 else None
-        for name, values in measured.outcomes.items()
+        name: summary(measured.outcomes[name][told] / measured.over[told]) if told.sum() > 1 else None
+        for name in getattr(environment, "outcomes", ())
     }
     return {"return": summary(measured.reward), "length": summary(measured.steps), "outcomes": outcomes}
 

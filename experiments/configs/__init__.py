@@ -1,7 +1,9 @@
 """The configs that `--config` knows, each with the line that `--list` shows."""
 
-from experiments.configs import gridworld
+from experiments.configs import gridworld, rewriting
 from experiments.configs.preset import Preset
 
-CONFIGS: dict[str, Preset] = {preset.config.name: preset for preset in gridworld.PRESETS}
+CONFIGS: dict[str, Preset] = {
+    preset.config.name: preset for family in (gridworld, rewriting) for preset in family.PRESETS
+}
 """Every config by name."""
