@@ -6,19 +6,23 @@
 import difflib
 
 from envs.ballet import BalletConfig
+from envs.bandit import BanditConfig
 from envs.color_cubes import ColorCubesConfig
 from envs.dark_key_to_door import DarkKeyToDoorConfig
 from envs.graph_nav import GraphNavConfig
 from envs.memory_planning import MemoryPlanningConfig
+from envs.repeated_gridworld import RepeatedGridworldConfig
 from envs.minigrid_memory import MiniGridMemoryConfig
 from envs.t_maze import TMazeConfig
 from envs.visual_match import VisualMatchConfig
 
 ENVIRONMENTS: dict[str, type] = {
     "ballet": BalletConfig,
+    "bandit": BanditConfig,
     "dark_key_to_door": DarkKeyToDoorConfig,
     "graph_nav": GraphNavConfig,
     "memory_planning": MemoryPlanningConfig,
+    "repeated_gridworld": RepeatedGridworldConfig,
     "minigrid_memory": MiniGridMemoryConfig,
     "t_maze": TMazeConfig,
     "color_cubes": ColorCubesConfig,

@@ -14,6 +14,8 @@ from memrl.networks import observation_kinds
 
 # Small ones, in which trials and attempts end often.
 SMALL = {
+    "bandit": {"recurrence": 0.5, "trial_length": 7},
+    "repeated_gridworld": {"size": 3, "attempt_limit": 4, "recurrence": 0.5, "trial_length": 9},
     "dark_key_to_door": {"size": 3, "attempt_limit": 4, "trial_length": 12},
     "color_cubes": {"size": 3, "cubes": 2, "phases": 2, "teleport_probability": 0.3, "time_limit": 9},
     "minigrid_memory": {"size": 7, "max_steps": 9},
