@@ -7,6 +7,7 @@ import difflib
 
 from envs.ballet import BalletConfig
 from envs.bandit import BanditConfig
+from envs.boxes import BoxesConfig
 from envs.color_cubes import ColorCubesConfig
 from envs.dark_key_to_door import DarkKeyToDoorConfig
 from envs.graph_nav import GraphNavConfig
@@ -19,6 +20,7 @@ from envs.visual_match import VisualMatchConfig
 ENVIRONMENTS: dict[str, type] = {
     "ballet": BalletConfig,
     "bandit": BanditConfig,
+    "boxes": BoxesConfig,
     "dark_key_to_door": DarkKeyToDoorConfig,
     "graph_nav": GraphNavConfig,
     "memory_planning": MemoryPlanningConfig,

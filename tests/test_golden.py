@@ -77,8 +77,54 @@ def replay_t_maze(trace):
     assert int(info["corridors_passed"][-1]) == trace["corridors_cleared"]
 
 
+def replay_ballet(trace):
+    num_dancers, delay = int(trace["num_dancers"]), int(trace["delay"])
+    config = envs.get("ballet")(num_dancers=(num_dancers,), delays=(delay,), observation="picture")
+    environment, params = config.make()
+    key = jax.random.key(0)
+    _, state = environment.reset(key, params)
+    assert state.level.time_limit == params.max_steps_in_episode == trace["max_steps"]
+
+    def of_dancers(drawn, name):
+        """What was drawn, but for the dancers of the trace what was drawn there."""
+        return drawn.at[:num_dancers].set(trace[name].astype(np.int32))
+
+    state = state.replace(
+        places=of_dancers(state.places, "positions"),
+        dances=of_dancers(state.dances, "motions"),
+        shapes=of_dancers(state.shapes, "shapes"),
+        colours=of_dancers(state.colours, "colors"),
+        target=jnp.int32(trace["target"]),
+    )
+
+    def board(state):
+        """Numbered as in the trace."""
+        dancers = environment.dancer_cells(state)[:num_dancers]
+        empty = jnp.zeros((environment.size, environment.size), jnp.int32)
+        with_dancers = empty.at[dancers[:, 0], dancers[:, 1]].set(10 + jnp.arange(num_dancers, dtype=jnp.int32))
+        return with_dancers.at[state.position[0], state.position[1]].set(1)
+
+    def step(state, action):
+        observation, state, reward, terminated, _ = environment.step_env(key, state, action, params)
+        done = terminated | environment.is_truncated(state, params)
+        return state, (board(state), observation["instruction"], observation["picture"], reward, done)
+
+    first = environment.observe(key, state, None, params)
+    first = board(state), first["instruction"], first["picture"], jnp.float32(0), jnp.bool_(False)
+    _, steps = jax.lax.scan(step, state, trace["actions"].astype(np.int32))
+    boards, instructions, pictures, rewards, done = (
+        np.concatenate([np.asarray(one)[None], others]) for one, others in zip(first, steps, strict=True)
+    )
+    np.testing.assert_array_equal(boards, trace["boards"])
+    np.testing.assert_array_equal(instructions - 1, trace["instruction"])
+    np.testing.assert_array_equal(pictures[trace["image_steps"]], trace["images"])
+    np.testing.assert_array_equal(rewards, trace["reward"])
+    np.testing.assert_array_equal(done, trace["done"])
+
+
 # Family -> the function that replays one of its traces. Files of other families are left alone.
 REPLAYERS = {
+    "ballet": replay_ballet,
     "dktd": replay_dark_key_to_door,
     "tmaze": replay_t_maze,
 }

@@ -14,6 +14,8 @@ from memrl.networks import observation_kinds
 
 # Small ones, in which trials and attempts end often.
 SMALL = {
+    "ballet": {"num_dancers": (2,), "delays": (1,), "max_steps": 36},
+    "boxes": {"num_boxes": (2,), "delays": (2,), "turn_steps": 2, "open_steps": 1, "choice_steps": 5},
     "bandit": {"recurrence": 0.5, "trial_length": 7},
     "repeated_gridworld": {"size": 3, "attempt_limit": 4, "recurrence": 0.5, "trial_length": 9},
     "dark_key_to_door": {"size": 3, "attempt_limit": 4, "trial_length": 12},
