@@ -17,6 +17,7 @@ import jax
 import tyro
 from jax.sharding import Mesh
 
+import envs
 from envs import ENVIRONMENTS
 from experiments.config import Config, look_up, nearest
 from experiments.configs import CONFIGS
@@ -44,7 +45,7 @@ class Selection:
     memory: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Another memory for it: the default one of that name, with room for a whole trial."""
     env: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Another environment for it: the default one of that name."""
+    """Another environment for it: the default one of that name, or gymnax:NAME for one of gymnax's own."""
     list: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show the configs with a line each, and no more."""
 
@@ -127,7 +128,9 @@ def _select(arguments: Sequence[str]) -> Config:
         name = next(iter(CONFIGS))
     config = CONFIGS[look_up(name, CONFIGS, "config")].config
     if env is not None:
-        config = dataclasses.replace(config, env=ENVIRONMENTS[look_up(env, ENVIRONMENTS, "environment")]())
+        if not env.startswith("gymnax:"):
+            look_up(env, ENVIRONMENTS, "environment")
+        config = dataclasses.replace(config, env=envs.get(env)())
     if memory is not None:
         config = dataclasses.replace(config, memory=MEMORIES[look_up(memory, MEMORIES, "memory")]())
     if env is not None or memory is not None:

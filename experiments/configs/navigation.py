@@ -1,0 +1,71 @@
+"""MiniGrid's Memory task, houses with many objects after Memo's second benchmark, bandits and repeated gridworlds."""
+
+from envs.bandit import BanditConfig
+from envs.minigrid_memory import MiniGridMemoryConfig
+from envs.multi_object_navigation import MultiObjectNavigationConfig
+from envs.repeated_gridworld import RepeatedGridworldConfig
+from experiments.config import Config
+from experiments.configs.preset import Preset
+from memrl.evaluation import EvaluationConfig
+from memrl.memory import GRU, Memo
+from memrl.networks import NetworkConfig
+from memrl.ppo import PPOConfig
+
+PPO = {
+    "learning_rate": 1e-3,
+    "final_learning_rate": 1e-4,
+    "entropy_coefficient": 0.02,
+    "final_entropy_coefficient": 0.002,
+}
+SYMBOLS = NetworkConfig(encoder_features=(64,), head_features=(64,), embedding_features=4)
+
+PRESETS = [
+    Preset(
+        "MiniGrid's Memory task, size 7; asked for in all sizes, and by experiments.minigrid in the real package.",
+        Config(
+            name="gru_minigrid_memory",
+            env=MiniGridMemoryConfig(size=7),
+            memory=GRU(features=128),
+            network=SYMBOLS,
+            ppo=PPOConfig(num_envs=64, unroll_length=128, epochs=3, minibatches=4, discount=0.98, **PPO),
+            evaluation=EvaluationConfig(num_trials=256, budgets=()),
+            total_steps=3_000_000,
+        ),
+    ),
+    Preset(
+        "Houses of several rooms, each goal an object seen before or not; Memo.",
+        Config(
+            name="memo_multi_object_navigation",
+            env=MultiObjectNavigationConfig(),
+            memory=Memo(features=64, layers=2, heads=2, mlp_features=128, segment_length=32, summary_tokens=4),
+            network=SYMBOLS,
+            ppo=PPOConfig(num_envs=64, unroll_length=128, epochs=2, minibatches=4, discount=0.97, **PPO),
+            evaluation=EvaluationConfig(num_trials=64, horizons=(1,), budgets=(0.5,), windows_per_trial=8),
+            total_steps=8_000_000,
+        ),
+    ),
+    Preset(
+        "Bandit of three arms, pulled a hundred times: exploration that pays later.",
+        Config(
+            name="gru_bandit",
+            env=BanditConfig(),
+            memory=GRU(features=64),
+            network=NetworkConfig(encoder_features=(32,), head_features=(32,)),
+            ppo=PPOConfig(num_envs=128, unroll_length=100, epochs=3, minibatches=4, discount=0.95, **PPO),
+            evaluation=EvaluationConfig(num_trials=1024, horizons=(1, 2, 4), budgets=(), windows_per_trial=10),
+            total_steps=2_000_000,
+        ),
+    ),
+    Preset(
+        "The same small gridworld again and again, its goal hidden: recurrence, memory and horizon are switches.",
+        Config(
+            name="gru_repeated_gridworld",
+            env=RepeatedGridworldConfig(),
+            memory=GRU(features=128),
+            network=SYMBOLS,
+            ppo=PPOConfig(num_envs=128, unroll_length=100, epochs=3, minibatches=4, discount=0.97, **PPO),
+            evaluation=EvaluationConfig(num_trials=256, horizons=(1, 2, 4), budgets=()),
+            total_steps=6_000_000,
+        ),
+    ),
+]
