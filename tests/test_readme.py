@@ -24,8 +24,14 @@ def test_the_memory_to_copy_obeys_the_laws(tmp_path, monkeypatch):
     laws.check(module.Mean(features=4))
 
 
-def test_every_config_named_exists():
+def test_every_config_and_environment_is_named():
+    from envs import ENVIRONMENTS
     from experiments.configs import CONFIGS
 
-    named = set(re.findall(r"`(\w+_gridworld\w*)`", README.read_text()))
-    assert named == set(CONFIGS)
+    named = set(re.findall(r"`(\w+)`", README.read_text()))
+    assert set(CONFIGS) <= named
+    assert set(ENVIRONMENTS) - {"gymnax"} <= named
+    assert {name for name in named if re.fullmatch(rf"\w+_({'|'.join([*ENVIRONMENTS, 'gridworld'])})", name)} <= {
+        *CONFIGS,
+        *ENVIRONMENTS,
+    }
