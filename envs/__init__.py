@@ -1,19 +1,24 @@
 """Environments: one gymnax `Environment` per file, each with a frozen config dataclass that makes it.
 
-`ENVIRONMENTS` names the configs. `envs.get(name)(**fields).make()` returns `(environment, env_params)`.
+`ENVIRONMENTS` names the configs. `envs.get(name)(**fields).make()` returns `(environment, env_params)`. The name of one
+of gymnax's own environments is `gymnax:` and its name there.
 """
 
 import difflib
+import functools
+from collections.abc import Callable
 
 from envs.ballet import BalletConfig
 from envs.bandit import BanditConfig
+from envs.base import EnvironmentConfig
 from envs.boxes import BoxesConfig
 from envs.color_cubes import ColorCubesConfig
 from envs.dark_key_to_door import DarkKeyToDoorConfig
 from envs.graph_nav import GraphNavConfig
+from envs.gymnax_environment import GymnaxConfig
 from envs.memory_planning import MemoryPlanningConfig
-from envs.repeated_gridworld import RepeatedGridworldConfig
 from envs.minigrid_memory import MiniGridMemoryConfig
+from envs.repeated_gridworld import RepeatedGridworldConfig
 from envs.t_maze import TMazeConfig
 from envs.visual_match import VisualMatchConfig
 
@@ -23,6 +28,7 @@ ENVIRONMENTS: dict[str, type] = {
     "boxes": BoxesConfig,
     "dark_key_to_door": DarkKeyToDoorConfig,
     "graph_nav": GraphNavConfig,
+    "gymnax": GymnaxConfig,
     "memory_planning": MemoryPlanningConfig,
     "repeated_gridworld": RepeatedGridworldConfig,
     "minigrid_memory": MiniGridMemoryConfig,
@@ -32,9 +38,11 @@ ENVIRONMENTS: dict[str, type] = {
 }
 
 
-def get(name: str) -> type:
-    """The config dataclass of the environment called `name`; ValueError with the nearest name if there is none."""
+def get(name: str) -> Callable[..., EnvironmentConfig]:
+    """What makes the config of the environment called `name`; ValueError with the nearest name if there is none."""
     if name in ENVIRONMENTS:
         return ENVIRONMENTS[name]
+    if name.startswith("gymnax:"):
+        return functools.partial(GymnaxConfig, id=name.removeprefix("gymnax:"))
     nearest = difflib.get_close_matches(name, ENVIRONMENTS, n=1, cutoff=0.0)[0]
     raise ValueError(f"There is no environment {name!r}; did you mean {nearest!r}? Known: {', '.join(ENVIRONMENTS)}.")

@@ -14,6 +14,7 @@ from memrl.networks import observation_kinds
 
 # Small ones, in which trials and attempts end often.
 SMALL = {
+    "gymnax": {"id": "Catch-bsuite", "settings": ("rows=4", "columns=3", "max_steps_in_episode=5")},
     "ballet": {"num_dancers": (2,), "delays": (1,), "max_steps": 36},
     "boxes": {"num_boxes": (2,), "delays": (2,), "turn_steps": 2, "open_steps": 1, "choice_steps": 5},
     "bandit": {"recurrence": 0.5, "trial_length": 7},
@@ -203,3 +204,5 @@ def test_first_player_is_the_upper_bound(made):
 def test_get_answers_a_typo_with_the_nearest_name():
     with pytest.raises(ValueError, match="no environment 'dark_key_door'; did you mean 'dark_key_to_door'"):
         envs.get("dark_key_door")
+    with pytest.raises(ValueError, match="no gymnax environment MetaMaze; did you mean MetaMaze-misc?"):
+        envs.get("gymnax:MetaMaze")()

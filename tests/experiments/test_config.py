@@ -10,6 +10,7 @@ import pytest
 
 from envs import ENVIRONMENTS
 from envs.dark_key_to_door import DarkKeyToDoorConfig
+from envs.gymnax_environment import GymnaxConfig
 from experiments import command_line
 from experiments.command_line import UsageError
 from experiments.config import Config, config_from_dict, config_to_dict, load_config, make_policy
@@ -205,9 +206,27 @@ def test_another_environment():
     assert config.memory.context == 500
 
 
+def test_an_environment_of_gymnax():
+    config = read("--config", "gru_gridworld", "--env", "gymnax:MetaMaze-misc")
+    assert config.env == GymnaxConfig("MetaMaze-misc")
+    assert through_json(config) == config
+    config = read("--config", "fct_gridworld", "--env=gymnax:MemoryChain-bsuite", "--env.settings", "num_bits=2")
+    assert config.env == GymnaxConfig("MemoryChain-bsuite", ("num_bits=2",))
+    assert config.memory.context == 1000
+    assert through_json(config) == config
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (
+            "--config gru_gridworld --env gymnax:MetaMaz",
+            "There is no gymnax environment MetaMaz; did you mean MetaMaze-misc?",
+        ),
+        (
+            "--config gru_gridworld --env gymnax:Catch-bsuite --env.settings row=4",
+            "settings has 'row=4', but Catch-bsuite has no row; did you mean rows?",
+        ),
         ("--config memo_gridwrld", "There is no config memo_gridwrld; did you mean memo_gridworld?"),
         ("--config gru_gridworld --memory gro", "There is no memory gro; did you mean gru?"),
         ("--config gru_gridworld --env dark_key", "There is no environment dark_key; did you mean dark_key_to_door?"),
