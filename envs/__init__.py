@@ -21,6 +21,7 @@ from envs.minigrid_memory import MiniGridMemoryConfig
 from envs.repeated_gridworld import RepeatedGridworldConfig
 from envs.t_maze import TMazeConfig
 from envs.visual_match import VisualMatchConfig
+from envs.word_rooms import WordRoomsConfig
 
 ENVIRONMENTS: dict[str, type] = {
     "ballet": BalletConfig,
@@ -35,6 +36,7 @@ ENVIRONMENTS: dict[str, type] = {
     "t_maze": TMazeConfig,
     "color_cubes": ColorCubesConfig,
     "visual_match": VisualMatchConfig,
+    "word_rooms": WordRoomsConfig,
 }
 
 

@@ -32,6 +32,15 @@ def ring(x, y, radius, width):
     return np.abs(disc(x, y, radius)) - CELL * width / 2
 
 
+def diamond(x, y, radius):
+    return CELL * (np.abs(_X - x) + np.abs(_Y - y) - radius) / np.sqrt(2)
+
+
+def triangle():
+    """One that fills a cell, its tip up."""
+    return np.maximum(rectangle(0, 0, 1, 0.82), CELL * (2 * np.abs(_X - 0.5) - (_Y - 0.1)) / np.sqrt(5))
+
+
 def rectangle(left, top, right, bottom):
     return CELL * np.maximum(np.maximum(left - _X, _X - right), np.maximum(top - _Y, _Y - bottom))
 

@@ -24,6 +24,7 @@ SMALL = {
     "minigrid_memory": {"size": 7, "max_steps": 9},
     "t_maze": {"corridors": 2, "length": 2, "regime": "uniform", "time_limit": 7},
     "visual_match": {"explore_steps": 2, "distractor_steps": (2, 4), "choose_steps": 9},
+    "word_rooms": {"distractors": (0, 1), "episodes": 2, "phase_steps": 3, "room_size": 5, "num_words": 12},
     "memory_planning": {"size": 2, "symbols": 5, "trial_length": 12},
     "graph_nav": {"junctions": 1, "symbols": 9, "trial_length": 12},
 }
