@@ -16,7 +16,7 @@ from gymnax.environments import environment
 EnvState = environment.EnvState
 EnvParams = environment.EnvParams
 
-BLOCK = 64
+BLOCK = 16
 """Rows that `rows_where` computes together."""
 
 

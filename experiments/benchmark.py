@@ -140,11 +140,20 @@ def run_environments(arguments: Sequence[str]) -> int:
     mesh = device_mesh(math.gcd(COPIES, jax.device_count()))
     print(f"{COPIES} copies on {mesh.size} x {mesh.devices.flat[0].device_kind}, random actions\n")
     print(f"{'':24}   compile   million steps/s  least   most   x MetaMaze   bytes of observation")
+    reference = prepare_environment(*envs.get(REFERENCE)().make(), mesh)
     figures: dict[str, dict[str, Any]] = {}
-    for name, (environment, env_params) in {REFERENCE: envs.get(REFERENCE)().make(), **made}.items():
-        row = figures[name] = measure_environment(environment, env_params, mesh, options.repeats)
+    for name, (environment, env_params) in made.items():
+        prepared = prepare_environment(environment, env_params, mesh)
+        # In turn, so that whatever else keeps the machine busy slows down both.
+        speeds = [(steps_per_second(prepared), steps_per_second(reference)) for _ in range(options.repeats + 1)][1:]
+        own = [speed for speed, _ in speeds]
+        row = figures[name] = {
+            "compile_seconds": prepared.program.compile_seconds,
+            "steps_per_second": {"median": statistics.median(own), "least": min(own), "most": max(own)},
+            "times_reference": statistics.median(speed / unit for speed, unit in speeds),
+            "observation_bytes": prepared.observation_bytes,
+        }
         speed = row["steps_per_second"]
-        row["times_reference"] = speed["median"] / figures[REFERENCE]["steps_per_second"]["median"]
         print(
             f"{name:24} {row['compile_seconds']:7.1f} s {speed['median'] / 1e6:17.2f} {speed['least'] / 1e6:6.2f} "
             f"{speed['most'] / 1e6:6.2f} {row['times_reference']:12.2f} {row['observation_bytes']:12,}",
@@ -156,47 +165,54 @@ def run_environments(arguments: Sequence[str]) -> int:
     return 0
 
 
-def measure_environment(environment: Any, env_params: Any, mesh: Mesh, repeats: int) -> dict[str, Any]:
-    """The speed of `COPIES` copies of an environment with random actions."""
+class PreparedEnvironment(NamedTuple):
+    """`COPIES` copies of an environment and the program that steps them at random."""
+
+    program: Program
+    """From states and keys to the same, `WINDOW` steps later, and a number that depends on all that was observed."""
+    start: Any
+    observation_bytes: int
+
+
+def steps_per_second(prepared: PreparedEnvironment) -> float:
+    """Environment steps per second, of all copies together."""
+    return COPIES * WINDOW / measure(lambda now: prepared.program.call(*now)[0], prepared.start, 1)["median"]
+
+
+def prepare_environment(environment: Any, env_params: Any, mesh: Mesh) -> PreparedEnvironment:
+    """Compiles an environment for `steps_per_second`."""
 
     def reset(key: jax.Array) -> Any:
         return jax.vmap(environment.reset, in_axes=(0, None))(jax.random.split(key, COPIES), env_params)[1]
 
-    def advance(state: Any, keys: jax.Array) -> tuple[Any, jax.Array]:
-        def step(now: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], Any]:
-            state, keys = now
-            keys, action_keys, step_keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
-            actions = jax.vmap(lambda key: jax.random.randint(key, (), 0, environment.num_actions, jnp.int32))(
-                action_keys
-            )
-            observation, state, *outcome, _ = jax.vmap(environment.step, in_axes=(0, 0, 0, None))(
-                step_keys, state, actions, env_params
-            )
-            # All of the observation is used, and nothing of size [T, B] is kept.
-            seen = sum(leaf.astype(jnp.float32).sum() for leaf in jax.tree.leaves((observation, outcome)))
-            return (state, keys), seen
+    def advance(state: Any, key: jax.Array) -> tuple[tuple[Any, jax.Array], jax.Array]:
+        copies = COPIES // mesh.size
 
-        (state, keys), seen = jax.lax.scan(step, (state, keys), length=WINDOW)
-        return (state, keys), seen.sum()[None]
+        def step(now: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], jax.Array]:
+            state, key = now
+            key, action_key, step_key = jax.random.split(key, 3)
+            actions = jax.random.randint(action_key, (copies,), 0, environment.num_actions, jnp.int32)
+            observation, state, *outcome, _ = jax.vmap(environment.step, in_axes=(0, 0, 0, None))(
+                jax.random.split(step_key, copies), state, actions, env_params
+            )
+            # All that is observed is used, and nothing of size [T, B] is kept.
+            seen = sum(leaf.astype(jnp.float32).sum() for leaf in jax.tree.leaves((observation, outcome)))
+            return (state, key), seen
+
+        (state, key), seen = jax.lax.scan(step, (state, key[0]), length=WINDOW)
+        return (state, key[None]), seen.sum()[None]
 
     split, key = PartitionSpec(AXIS), jax.random.key(0)
     specs = split_specs(jax.eval_shape(reset, key))
     state = jax.jit(reset, out_shardings=shardings(mesh, specs))(key)
-    keys = jax.device_put(jax.random.split(key, COPIES), shardings(mesh, split))
+    keys = jax.device_put(jax.random.split(key, mesh.size), shardings(mesh, split))
     sharded = jax.shard_map(
         advance, mesh=mesh, in_specs=(specs, split), out_specs=((specs, split), split), check_vma=False
     )
     program = prepare(jax.jit(sharded), state, keys)
-    seconds = measure(lambda now: program.call(*now)[0], (state, keys), repeats)
     observation = jax.eval_shape(environment.reset, key, env_params)[0]
-    return {
-        "compile_seconds": program.compile_seconds,
-        "steps_per_second": {
-            name: COPIES * WINDOW / seconds[other]
-            for name, other in (("median", "median"), ("least", "most"), ("most", "least"))
-        },
-        "observation_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(observation)),
-    }
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(observation))
+    return PreparedEnvironment(program, (state, keys), size)
 
 
 def measure_training(config: Config, mesh: Mesh, repeats: int) -> dict[str, Any]:

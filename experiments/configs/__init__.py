@@ -4,8 +4,6 @@ from experiments.configs import gridworld, hcam_tasks, navigation, rewriting
 from experiments.configs.preset import Preset
 
 CONFIGS: dict[str, Preset] = {
-    preset.config.name: preset
-    for family in (gridworld, rewriting, hcam_tasks, navigation)
-    for preset in family.PRESETS
+    preset.config.name: preset for family in (gridworld, rewriting, hcam_tasks, navigation) for preset in family.PRESETS
 }
 """Every config by name."""
