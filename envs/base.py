@@ -71,6 +71,16 @@ def rows_where(needed: jax.Array, compute: Callable[..., Any], operands: Any, ot
     return choose(needed, operands, otherwise)
 
 
+def integer_below(count: jax.Array, word: jax.Array) -> jax.Array:
+    """An integer from 0 to `count` - 1, int32, from a random `word`, uint32: for steps that draw several numbers.
+
+    Several times faster on a CPU than a remainder, and than `jax.random.randint` for each number. The probabilities are
+    equal up to 2**-24; `count` must be less than 2**24.
+    """
+    uniform = (word >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
+    return (uniform * jnp.asarray(count).astype(jnp.float32)).astype(jnp.int32)  # less than count, also rounded
+
+
 class EnvironmentConfig:
     """The fields of an environment, checked; a frozen dataclass for each environment inherits from this.
 

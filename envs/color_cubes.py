@@ -189,7 +189,7 @@ class ColorCubes(base.Environment):
             time=jnp.int32(0),
             position=taken[0],
             cubes=jnp.stack(taken[1:]),
-            target=remainder(words[self.cubes], self.cubes),
+            target=base.integer_below(self.cubes, words[self.cubes]),
             phases_done=jnp.int32(0),
             positions_shown=jnp.bool_(True),
             colours_shown=jnp.bool_(True),
@@ -214,7 +214,7 @@ class ColorCubes(base.Environment):
 
         if self.cubes > 1:
             chance = (words[0] >> 8).astype(jnp.float32) * 2.0**-24 < params.teleport_probability
-            other = remainder(words[1], self.cubes - 1)
+            other = base.integer_below(self.cubes - 1, words[1])
             other = other + (other >= state.target).astype(jnp.int32)
             update, mover = reached | chance, jnp.where(reached, state.target, other)
         else:
@@ -224,7 +224,7 @@ class ColorCubes(base.Environment):
             time=state.time + 1,
             position=position,
             cubes=jnp.where(update & (colours == mover), free, state.cubes),
-            target=jnp.where(reached, remainder(words[3], self.cubes), state.target),
+            target=jnp.where(reached, base.integer_below(self.cubes, words[3]), state.target),
             phases_done=phases_done,
             positions_shown=update,
             colours_shown=update & {"always": True, "phase": reached, "episode": False}[self.colours],
@@ -244,7 +244,7 @@ class ColorCubes(base.Environment):
             jnp.stack([cell != earlier for earlier in taken[:place]] + [jnp.bool_(True)]).all()
             for place, cell in enumerate(taken)
         ]
-        number = remainder(word, self.size**2 - sum(new.astype(jnp.int32) for new in distinct))
+        number = base.integer_below(self.size**2 - sum(new.astype(jnp.int32) for new in distinct), word)
         # The cell before which there are `number` free ones: each round counts the taken cells up to the last guess.
         cell = number
         for _ in taken:
@@ -363,8 +363,3 @@ class ColorCubes(base.Environment):
         drawing.paint(tile(state.position), drawing.disc(0.5, 0.5, 0.25), drawing.WHITE)
         drawing.progress_bar(image[width + 4 : -2], int(state.phases_done), int(params.phases))
         return np.round(image).astype(np.uint8)
-
-
-def remainder(word, count):
-    """A number from 0 to `count` - 1, int32, from a random uint32; the bias is below count / 2**32."""
-    return (word % jnp.asarray(count, jnp.uint32)).astype(jnp.int32)

@@ -278,7 +278,5 @@ class TMaze(base.Environment):
 def draw_corridor(key, params):
     """The cue and the length of a corridor, int32 each."""
     words = jax.random.bits(key, (2,), jnp.uint32)
-    # The remainder's bias is below (number of lengths) / 2**32.
-    lengths = (params.max_length - params.min_length + 1).astype(jnp.uint32)
-    length = params.min_length + (words[1] % lengths).astype(jnp.int32)
+    length = params.min_length + base.integer_below(params.max_length - params.min_length + 1, words[1])
     return LEFT + (words[0] >> 31).astype(jnp.int32), length
