@@ -198,7 +198,10 @@ class Bandit(base.Environment):
     def play_thompson(self, key, known, state, params):
         known = self.note(known, state, params)
         if self.rewards == "bernoulli":
-            sampled = jax.random.beta(key, 1 + known.paid, 1 + known.pulls - known.paid)
+            # Beta: the share of one of two gamma variables, drawn in one call because that takes long to compile.
+            shapes = jnp.stack([1 + known.paid, 1 + known.pulls - known.paid])
+            first, second = jax.random.loggamma(key, shapes)
+            sampled = jax.nn.sigmoid(first - second)
         else:
             prior_mean, prior_deviation = params.prior
             precision = prior_deviation**-2 + known.pulls * params.noise**-2

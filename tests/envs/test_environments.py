@@ -205,5 +205,5 @@ def test_first_player_is_the_upper_bound(made):
 def test_get_answers_a_typo_with_the_nearest_name():
     with pytest.raises(ValueError, match="no environment 'dark_key_door'; did you mean 'dark_key_to_door'"):
         envs.get("dark_key_door")
-    with pytest.raises(ValueError, match="no gymnax environment MetaMaze; did you mean MetaMaze-misc?"):
+    with pytest.raises(ValueError, match=r"no gymnax environment MetaMaze; did you mean MetaMaze-misc\?"):
         envs.get("gymnax:MetaMaze")()
