@@ -184,7 +184,7 @@ class ColorCubes(base.Environment):
         words = jax.random.bits(key, (self.cubes + 1,), jnp.uint32)
         taken = [jnp.int32(self.size * (self.size - 1))]  # the agent's cell, then the cubes'
         for cube in range(self.cubes):
-            taken.append(self.free_cell(words[cube], taken))
+            taken.append(free_cell(words[cube], taken, self.size**2 - len(taken)))
         state = ColorCubesState(
             time=jnp.int32(0),
             position=taken[0],
@@ -219,7 +219,11 @@ class ColorCubes(base.Environment):
             update, mover = reached | chance, jnp.where(reached, state.target, other)
         else:
             update, mover = reached, state.target
-        free = self.free_cell(words[2], [position, *(state.cubes[cube] for cube in range(self.cubes))])
+        # An agent on a cube takes no cell of its own: it is counted where no cell is.
+        on_any = jnp.any(state.cubes == position)
+        agent = jnp.where(on_any, self.size**2, position)
+        taken = [agent, *(state.cubes[cube] for cube in range(self.cubes))]
+        free = free_cell(words[2], taken, self.size**2 - self.cubes - (~on_any).astype(jnp.int32))
         state = ColorCubesState(
             time=state.time + 1,
             position=position,
@@ -236,22 +240,6 @@ class ColorCubes(base.Environment):
             "wrong_cube": wrong_cube,
         }
         return self.observe(key, state, action, params), state, reward.astype(jnp.float32), terminated, info
-
-    def free_cell(self, word, taken):
-        """A cell that is not among those `taken` (a list of int32, some may be equal), by a random uint32 `word`."""
-        # The agent may be on a cube, so one cell of the list may be there twice.
-        distinct = [
-            jnp.stack([cell != earlier for earlier in taken[:place]] + [jnp.bool_(True)]).all()
-            for place, cell in enumerate(taken)
-        ]
-        number = base.integer_below(self.size**2 - sum(new.astype(jnp.int32) for new in distinct), word)
-        # The cell before which there are `number` free ones: each round counts the taken cells up to the last guess.
-        cell = number
-        for _ in taken:
-            cell = number + sum(
-                (new & (other <= cell)).astype(jnp.int32) for new, other in zip(distinct, taken, strict=True)
-            )
-        return cell
 
     def move(self, position, action):
         """The cell that `action` leads to from `position`; walls hold the agent back."""
@@ -363,3 +351,13 @@ class ColorCubes(base.Environment):
         drawing.paint(tile(state.position), drawing.disc(0.5, 0.5, 0.25), drawing.WHITE)
         drawing.progress_bar(image[width + 4 : -2], int(state.phases_done), int(params.phases))
         return np.round(image).astype(np.uint8)
+
+
+def free_cell(word, taken, free):
+    """One of the `free` cells that are not `taken` (a list of int32, all different), by a random `word`, uint32."""
+    number = base.integer_below(free, word)
+    # The cell before which there are `number` free ones: each round counts the taken cells up to the last guess.
+    cell = number
+    for _ in taken:
+        cell = number + sum((other <= cell).astype(jnp.int32) for other in taken)
+    return cell
