@@ -133,6 +133,11 @@ def _select(arguments: Sequence[str]) -> Config:
         config = dataclasses.replace(config, env=envs.get(env)())
     if memory is not None:
         config = dataclasses.replace(config, memory=MEMORIES[look_up(memory, MEMORIES, "memory")]())
+    if env is not None:
+        # As many windows as the config has, or the next smaller number that divides the trial.
+        windows = next(n for n in range(config.evaluation.windows_per_trial, 0, -1) if config.trial_length % n == 0)
+        evaluation = dataclasses.replace(config.evaluation, windows_per_trial=windows)
+        config = dataclasses.replace(config, evaluation=evaluation)
     if env is not None or memory is not None:
         config = dataclasses.replace(config, memory=config.memory.with_capacity(config.trial_length))
     return config

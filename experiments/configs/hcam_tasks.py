@@ -43,35 +43,37 @@ def small(name: str, summary: str, env: EnvironmentConfig, unroll_length: int, t
 PRESETS = [
     small(
         "gru_ballet",
-        "Ballet, two dancers, delay 16: which dance did who dance?",
+        "Ballet, two dancers, delay 16: who danced which dance. GRU.",
         BalletConfig(num_dancers=(2,), delays=(16,)),
         unroll_length=96,
         total_steps=3_000_000,
     ),
     small(
         "gru_boxes",
-        "Boxes, two of them, delays up to 16 steps: which box held the object?",
+        "Boxes, two of them, delays up to 16 steps: which box held the object. GRU.",
         BoxesConfig(num_boxes=(2,), delays=(0, 16)),
         unroll_length=64,
         total_steps=3_000_000,
     ),
     small(
         "gru_word_rooms",
-        "WordRooms: new words for three objects, and up to two rooms in between before they are asked for.",
-        WordRoomsConfig(),
+        "WordRooms: words for three objects, asked for after up to two other lessons. GRU.",
+        WordRoomsConfig(naming_reward=0.1),
         unroll_length=144,
         total_steps=4_000_000,
     ),
     small(
         "gru_visual_match",
-        "Visual Match, passive: a colour to keep while apples distract.",
-        VisualMatchConfig(),
+        "Visual Match, passive: a colour to keep while apples distract. GRU.",
+        # The published rewards divided by ten.
+        VisualMatchConfig(apple_reward=(0.1, 1.0), final_reward=1.0),
         unroll_length=120,
         total_steps=4_000_000,
+        discount=0.99,
     ),
     small(
         "gru_memory_planning",
-        "Memory & Planning Game: a torus of 4x4 symbols, learned in one trial and planned on.",
+        "Memory & Planning Game: a torus of 4x4 symbols, learned in one trial and planned on. GRU.",
         MemoryPlanningConfig(),
         unroll_length=100,
         total_steps=6_000_000,
@@ -79,7 +81,7 @@ PRESETS = [
     ),
     small(
         "gru_graph_nav",
-        "GraphNav: streets drawn at random, learned in one trial and planned on.",
+        "GraphNav: streets drawn at random, learned in one trial and planned on. GRU.",
         GraphNavConfig(),
         unroll_length=200,
         total_steps=6_000_000,

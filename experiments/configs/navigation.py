@@ -1,5 +1,7 @@
 """MiniGrid's Memory task, houses with many objects after Memo's second benchmark, bandits and repeated gridworlds."""
 
+import dataclasses
+
 from envs.bandit import BanditConfig
 from envs.minigrid_memory import MiniGridMemoryConfig
 from envs.multi_object_navigation import MultiObjectNavigationConfig
@@ -21,7 +23,7 @@ SYMBOLS = NetworkConfig(encoder_features=(64,), head_features=(64,), embedding_f
 
 PRESETS = [
     Preset(
-        "MiniGrid's Memory task, size 7; asked for in all sizes, and by experiments.minigrid in the real package.",
+        "MiniGrid's Memory task, size 7, evaluated in all sizes; experiments.minigrid asks the package. GRU.",
         Config(
             name="gru_minigrid_memory",
             env=MiniGridMemoryConfig(size=7),
@@ -33,19 +35,20 @@ PRESETS = [
         ),
     ),
     Preset(
-        "Houses of several rooms, each goal an object seen before or not; Memo.",
+        "Houses of several rooms, objects asked for one after another; Memo.",
         Config(
             name="memo_multi_object_navigation",
             env=MultiObjectNavigationConfig(),
             memory=Memo(features=64, layers=2, heads=2, mlp_features=128, segment_length=32, summary_tokens=4),
-            network=SYMBOLS,
+            # The reward says how far away the goal is; as published, the policy is not told it.
+            network=dataclasses.replace(SYMBOLS, previous_reward=False),
             ppo=PPOConfig(num_envs=64, unroll_length=128, epochs=2, minibatches=4, discount=0.97, **PPO),
             evaluation=EvaluationConfig(num_trials=64, horizons=(1,), budgets=(0.5,), windows_per_trial=8),
             total_steps=8_000_000,
         ),
     ),
     Preset(
-        "Bandit of three arms, pulled a hundred times: exploration that pays later.",
+        "Bandit of three arms, pulled a hundred times: exploration that pays later. GRU.",
         Config(
             name="gru_bandit",
             env=BanditConfig(),
@@ -67,7 +70,7 @@ PRESETS = [
         ),
     ),
     Preset(
-        "The same small gridworld again and again, its goal hidden: recurrence, memory and horizon are switches.",
+        "A small gridworld again and again, its goal hidden. GRU.",
         Config(
             name="gru_repeated_gridworld",
             env=RepeatedGridworldConfig(),

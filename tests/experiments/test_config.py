@@ -58,7 +58,8 @@ def test_every_memory_survives_json(memory):
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_every_environment_survives_json(env):
-    config = dataclasses.replace(MAIN, env=ENVIRONMENTS[env](), memory=GRU())
+    evaluation = dataclasses.replace(MAIN.evaluation, windows_per_trial=1)
+    config = dataclasses.replace(MAIN, env=ENVIRONMENTS[env](), memory=GRU(), evaluation=evaluation)
     assert config_to_dict(config)["env"]["name"] == env
     assert through_json(config) == config
 
@@ -266,7 +267,9 @@ def test_what_cannot_be_read(arguments, sentence):
 
 
 def test_no_config():
-    with pytest.raises(UsageError, match=r"^Choose a config with --config: memo_gridworld, .*memo_gridworld_paper\.$"):
+    with pytest.raises(
+        UsageError, match=r"^Choose a config with --config: memo_gridworld, .*gru_repeated_gridworld\.$"
+    ):
         read("--seed", "1")
 
 
