@@ -241,6 +241,7 @@ def measure_training(config: Config, mesh: Mesh, repeats: int) -> dict[str, Any]
     def learn_from(params: Any, optimizer_state: Any, actor: ActorState, trajectory: Trajectory, key: jax.Array) -> Any:
         advantage = trajectory_advantage(trajectory, jnp.zeros_like(trajectory.value[0]), ppo)
         entropy_coefficient = jnp.asarray(ppo.entropy_coefficient, advantage.dtype)
+        every_step = jnp.ones(ppo.unroll_length, bool)
         return learn(
             policy,
             optimizer,
@@ -250,6 +251,8 @@ def measure_training(config: Config, mesh: Mesh, repeats: int) -> dict[str, Any]
             trajectory,
             advantage,
             entropy_coefficient,
+            every_step,
+            every_step,
             key,
             ppo,
             AXIS,

@@ -116,7 +116,7 @@ def make_policy(config: Config, environment: Any, env_params: Any, memory: Memor
     dtype = jnp.dtype(config.network.dtype)
     memory = config.memory if memory is None else memory
     kinds = observation_kinds(environment.observation_space(env_params))
-    return ActorCritic(memory.build(dtype), environment.num_actions, config.network, dtype, kinds)
+    return ActorCritic(memory.build(dtype), environment.num_actions, config.network, dtype, kinds, config.ppo.auxiliary)
 
 
 REGISTRIES: dict[str, dict[str, type]] = {"env": ENVIRONMENTS, "memory": MEMORIES}

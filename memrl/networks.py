@@ -1,11 +1,13 @@
 """The policy: an encoder, a memory and two heads."""
 
 import dataclasses
+import math
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 from gymnax.environments import spaces
 
@@ -32,6 +34,8 @@ class Outputs(NamedTuple):
     """Unnormalised log-probabilities of the actions, `[.., A]`."""
     value: jax.Array
     """Expected discounted return, `[..]`."""
+    features: jax.Array | None = None
+    """What the memory says, `[.., F]`, from which both follow."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +100,80 @@ def observation_kinds(space: spaces.Space) -> tuple[Kind, ...]:
     return (int(space.high) + 1,)
 
 
+Auxiliary = Literal["reconstruction", "prediction"]
+"""A loss that shapes what is remembered, besides those of PPO."""
+
+
+class Reconstruction(nn.Module):
+    """Tells the observation from what the memory says, as HCAM's agents do (arXiv 2105.14039, figure 1d).
+
+    HCAM stops gradients into what it stores, so that without this loss little shapes what it stores. One hidden layer;
+    then for numbers half the squared error, for symbols the cross-entropy, for pictures that of each pixel with an
+    intensity as a probability; each averaged over an array, and summed over the arrays of the observation.
+    """
+
+    kinds: tuple[Kind, ...]
+    config: NetworkConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, features: jax.Array, observation: Any) -> jax.Array:
+        parameters = {"dtype": self.dtype, "param_dtype": parameter_dtype(self.dtype)}
+        wide, leading = parameter_dtype(self.dtype), features.shape[:-1]
+        hidden = nn.relu(nn.Dense(2 * features.shape[-1], **parameters)(features))
+        total = jnp.zeros(leading, wide)
+        for array, kind in zip(jax.tree.leaves(observation), self.kinds, strict=True):
+            shape = array.shape[len(leading) :]
+            if kind == "numbers":
+                told = nn.Dense(math.prod(shape), **parameters)(hidden).astype(wide)
+                error = 0.5 * jnp.square(told - array.reshape(*leading, -1).astype(wide))
+            elif kind == "picture":
+                told = self._paint(hidden, shape, parameters).astype(wide)
+                error = optax.sigmoid_binary_cross_entropy(told, array.reshape(told.shape).astype(wide) / 255)
+            else:
+                told = nn.Dense(math.prod(shape) * kind, **parameters)(hidden).astype(wide)
+                told = told.reshape(*leading, math.prod(shape), kind)
+                symbols = array.reshape(*leading, -1).astype(jnp.int32)
+                error = optax.softmax_cross_entropy_with_integer_labels(told, symbols)
+            total = total + error.mean(axis=-1)
+        return total
+
+    def _paint(self, hidden: jax.Array, shape: tuple[int, ...], parameters: dict[str, Any]) -> jax.Array:
+        """Logits of the pixels, patch by patch: the encoder's convolutions the other way round."""
+        patch = self.config.picture_patch
+        height, width, channels = shape
+        if height % patch or width % patch:
+            raise ValueError(f"network.picture_patch is {patch}: to be reconstructed, it must divide {height}x{width}.")
+        rows, columns, depth = height // patch, width // patch, self.config.picture_features[-1]
+        x = nn.relu(nn.Dense(rows * columns * depth, **parameters)(hidden)).reshape(-1, rows, columns, depth)
+        x = nn.ConvTranspose(channels, (patch, patch), (patch, patch), **parameters)(x)
+        return x.reshape(*hidden.shape[:-1], -1)
+
+
+class Prediction(nn.Module):
+    """Tells what the memory will say next from what it says and what is done (arXiv 2401.08898, section 4).
+
+    The squared error, averaged over features; no gradient flows into what is to be told.
+    """
+
+    num_actions: int
+    config: NetworkConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, features: jax.Array, action: jax.Array, cleared: jax.Array) -> jax.Array:
+        parameters = {"dtype": self.dtype, "param_dtype": parameter_dtype(self.dtype)}
+        # The action between two steps is the previous one of the later step.
+        done = jax.nn.one_hot(action[1:], self.num_actions, dtype=self.dtype)
+        hidden = nn.relu(
+            nn.Dense(2 * features.shape[-1], **parameters)(jnp.concatenate([features[:-1], done], axis=-1))
+        )
+        told = nn.Dense(features.shape[-1], **parameters)(hidden)
+        error = jnp.square(told - jax.lax.stop_gradient(features[1:])).astype(parameter_dtype(self.dtype)).mean(axis=-1)
+        error = jnp.where(cleared[1:], 0, error)
+        return jnp.concatenate([error, jnp.zeros_like(error, shape=(1, *error.shape[1:]))])  # the last is not known yet
+
+
 class ActorCritic(nn.Module):
     """Encoder, memory, heads; the same contract as a memory, from `Inputs` to `Outputs`."""
 
@@ -105,6 +183,8 @@ class ActorCritic(nn.Module):
     dtype: jnp.dtype = jnp.float32
     kinds: tuple[Kind, ...] = ("numbers",)
     """Those of the observation, see `observation_kinds`."""
+    auxiliary: tuple[Auxiliary, ...] = ()
+    """Losses besides those of PPO that `auxiliary_losses` computes."""
 
     def setup(self) -> None:
         self.embeddings = [self._embedding(kind) if isinstance(kind, int) else None for kind in self.kinds]
@@ -114,6 +194,10 @@ class ActorCritic(nn.Module):
             self.convolutions = [self._convolution(first, patch, patch)] + [
                 self._convolution(width, (3, 3), (1, 1)) for width in others
             ]
+        if "reconstruction" in self.auxiliary:
+            self.reconstruction = Reconstruction(self.kinds, self.config, self.dtype)
+        if "prediction" in self.auxiliary:
+            self.prediction = Prediction(self.num_actions, self.config, self.dtype)
         self.encoder = [self._dense(width) for width in self.config.encoder_features]
         self.actor = [self._dense(width) for width in self.config.head_features]
         self.critic = [self._dense(width) for width in self.config.head_features]
@@ -128,12 +212,30 @@ class ActorCritic(nn.Module):
     def step(self, state: State, inputs: Inputs, reset: jax.Array) -> tuple[State, Outputs]:
         """Acting: `inputs` and `reset` (bool) have leading axis `[B]`."""
         state, features = self.memory.step(state, self._encode(inputs), self._clears(inputs, reset))
+        if self.is_initializing() and self.auxiliary:
+            self.auxiliary_losses(*jax.tree.map(lambda leaf: leaf[None], (inputs, features, reset)))
         return state, self._heads(features)
 
     def unroll(self, state: State, inputs: Inputs, resets: jax.Array) -> tuple[State, Outputs]:
         """Learning: `inputs` and `resets` (bool) have leading axes `[T, B]`; equal to a scan of `step`."""
         state, features = self.memory.unroll(state, self._encode(inputs), self._clears(inputs, resets))
         return state, self._heads(features)
+
+    def auxiliary_losses(self, inputs: Inputs, features: jax.Array, resets: jax.Array) -> dict[str, jax.Array]:
+        """The losses of `auxiliary` in each step, float32 `[T, B]`.
+
+        Args:
+          inputs: what the policy read, `[T, B, ..]`.
+          features: what its memory said, `[T, B, F]`.
+          resets: where a trial began, bool `[T, B]`.
+        """
+        losses = {}
+        if "reconstruction" in self.auxiliary:
+            losses["reconstruction"] = self.reconstruction(features, inputs.observation)
+        if "prediction" in self.auxiliary:
+            # Where the memory is cleared, nothing can tell what comes.
+            losses["prediction"] = self.prediction(features, inputs.action, self._clears(inputs, resets))
+        return losses
 
     def _encode(self, inputs: Inputs) -> jax.Array:
         leading = inputs.action.shape
@@ -172,7 +274,7 @@ class ActorCritic(nn.Module):
         for actor_layer, critic_layer in zip(self.actor, self.critic, strict=True):
             actor, critic = nn.relu(actor_layer(actor)), nn.relu(critic_layer(critic))
         wide = parameter_dtype(self.dtype)
-        return Outputs(self.logits(actor).astype(wide), self.value(critic)[..., 0].astype(wide))
+        return Outputs(self.logits(actor).astype(wide), self.value(critic)[..., 0].astype(wide), features)
 
     def _embedding(self, symbols: int) -> nn.Module:
         features = min(symbols, self.config.embedding_features)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from memrl.memory.base import State, rows
-from memrl.networks import ActorCritic, Inputs
+from memrl.networks import ActorCritic, Auxiliary, Inputs
 from memrl.rollout import Trajectory, log_prob
 
 
@@ -48,9 +48,18 @@ class PPOConfig:
     """Scale advantages to mean 0 and standard deviation 1 in each minibatch, over all devices."""
     max_gradient_norm: float = 0.5
     """Longer gradients are scaled down to this length."""
+    updates_per_rollout: int = 1
+    """Updates in `unroll_length` steps, as in ReLIC (arXiv 2410.02751). All but the last are partial: memories read all
+    steps of the rollout so far, the loss is that of those since the update before. The last one's is that of all."""
+    refresh_memory: bool = False
+    """After an update, read the rollout again with the new parameters: acting goes on with what they remember."""
+    reconstruction_coefficient: float = 0.0
+    """Weight of telling the observation from what the memory says."""
+    prediction_coefficient: float = 0.0
+    """Weight of telling what the memory will say next."""
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "unroll_length", "epochs", "minibatches"):
+        for name in ("num_envs", "unroll_length", "epochs", "minibatches", "updates_per_rollout"):
             if getattr(self, name) < 1:
                 raise ValueError(f"ppo.{name} is {getattr(self, name)}: it must be at least 1.")
         for name in ("discount", "gae_lambda"):
@@ -65,6 +74,8 @@ class PPOConfig:
             "value_coefficient",
             "entropy_coefficient",
             "final_entropy_coefficient",
+            "reconstruction_coefficient",
+            "prediction_coefficient",
         ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"ppo.{name} is {getattr(self, name)}: it must not be negative.")
@@ -73,6 +84,17 @@ class PPOConfig:
                 f"ppo.num_envs is {self.num_envs} and ppo.minibatches is {self.minibatches}: "
                 "the minibatches must divide the environments."
             )
+        if self.unroll_length % self.updates_per_rollout:
+            raise ValueError(
+                f"ppo.unroll_length is {self.unroll_length} and ppo.updates_per_rollout is {self.updates_per_rollout}: "
+                "the updates must divide the steps."
+            )
+
+    @property
+    def auxiliary(self) -> tuple[Auxiliary, ...]:
+        """The auxiliary losses that have a weight."""
+        names: tuple[Auxiliary, ...] = ("reconstruction", "prediction")
+        return tuple(name for name in names if getattr(self, f"{name}_coefficient") > 0)
 
 
 class Minibatch(NamedTuple):
@@ -84,6 +106,10 @@ class Minibatch(NamedTuple):
     log_prob: jax.Array
     value: jax.Array
     advantage: jax.Array
+    counts: jax.Array
+    """1 where a step counts in the loss, else 0, float; the same for all environments."""
+    newest: jax.Array
+    """Whether the parameters with which the update begins took the step, bool."""
 
 
 def generalised_advantage(
@@ -149,6 +175,10 @@ def loss(
       memory: the state of the memories before the first step, `[N, ..]`.
       axis: name of the device axis, over which advantages are normalised.
     """
+
+    def mean(values: jax.Array) -> jax.Array:
+        return (values * batch.counts).sum() / batch.counts.sum()
+
     _, outputs = policy.apply(params, memory, batch.inputs, batch.reset, method="unroll")
     log_probs = jax.nn.log_softmax(outputs.logits)
     log_ratio = log_prob(outputs.logits, batch.action) - batch.log_prob
@@ -156,29 +186,36 @@ def loss(
 
     advantage = batch.advantage
     if config.normalise_advantage:
-        advantage = advantage - jax.lax.pmean(advantage.mean(), axis)
-        advantage = advantage / (jnp.sqrt(jax.lax.pmean(jnp.square(advantage).mean(), axis)) + 1e-8)
+        advantage = advantage - jax.lax.pmean(mean(advantage), axis)
+        advantage = advantage / (jnp.sqrt(jax.lax.pmean(mean(jnp.square(advantage)), axis)) + 1e-8)
     clipped_ratio = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
-    policy_loss = -jnp.minimum(ratio * advantage, clipped_ratio * advantage).mean()
+    policy_loss = -mean(jnp.minimum(ratio * advantage, clipped_ratio * advantage))
 
     target = batch.advantage + batch.value
     value_error = jnp.square(outputs.value - target)
     if config.value_clip is not None:
         value = batch.value + jnp.clip(outputs.value - batch.value, -config.value_clip, config.value_clip)
         value_error = jnp.maximum(value_error, jnp.square(value - target))
-    value_loss = 0.5 * value_error.mean()
+    value_loss = 0.5 * mean(value_error)
 
-    entropy = -(jnp.exp(log_probs) * log_probs).sum(axis=-1).mean()
+    entropy = -mean((jnp.exp(log_probs) * log_probs).sum(axis=-1))
     total = policy_loss + config.value_coefficient * value_loss - entropy_coefficient * entropy
+    auxiliary = {}
+    if config.auxiliary:
+        arguments = (batch.inputs, outputs.features, batch.reset)
+        for name, values in policy.apply(params, *arguments, method="auxiliary_losses").items():
+            auxiliary[f"{name}_loss"] = mean(values)
+            total = total + getattr(config, f"{name}_coefficient") * auxiliary[f"{name}_loss"]
     return total, {
+        **auxiliary,
         "loss": total,
         "policy_loss": policy_loss,
         "value_loss": value_loss,
         "entropy": entropy,
         # http://joschu.net/blog/kl-approx.html, the estimator that is never negative
-        "approximate_kl": (ratio - 1 - log_ratio).mean(),
-        "clip_fraction": (jnp.abs(ratio - 1) > config.clip).mean(dtype=ratio.dtype),
-        "ratio_deviation": jnp.abs(ratio - 1).max(),
+        "approximate_kl": mean(ratio - 1 - log_ratio),
+        "clip_fraction": mean((jnp.abs(ratio - 1) > config.clip).astype(ratio.dtype)),
+        "ratio_deviation": jnp.where(batch.newest, jnp.abs(ratio - 1), 0).max(),
     }
 
 
@@ -208,6 +245,8 @@ def learn(
     trajectory: Trajectory,
     advantage: jax.Array,
     entropy_coefficient: jax.Array,
+    newest: jax.Array,
+    counts: jax.Array,
     key: jax.Array,
     config: PPOConfig,
     axis: str,
@@ -218,12 +257,15 @@ def learn(
       memory: the state of this device's memories before the first step of the trajectory.
       trajectory: what this device's environments did, `[T, B, ..]`.
       advantage: `[T, B]`.
+      newest: which steps were taken with `params`, bool `[T]`.
+      counts: which steps count in the loss, bool `[T]`.
       key: the same on all devices; consumed here.
 
     Returns:
       Parameters and optimiser state, and the statistics averaged over all minibatches, except `ratio_deviation`: the
-      largest |ratio - 1| of the first minibatch, before any gradient step. It is the rounding error between acting and
-      learning, and nothing else.
+      largest |ratio - 1| of the newest steps in the first minibatch, before any gradient step. It is the rounding error
+      between acting and learning, and nothing else (or, in partial updates without `refresh_memory`, what acting still
+      remembered as older parameters had it).
     """
     data = Minibatch(
         inputs=trajectory.inputs,
@@ -232,6 +274,8 @@ def learn(
         log_prob=trajectory.log_prob,
         value=trajectory.value,
         advantage=advantage,
+        counts=jnp.broadcast_to(counts[:, None].astype(advantage.dtype), advantage.shape),
+        newest=jnp.broadcast_to(newest[:, None], advantage.shape),
     )
 
     def gradient_step(carry: tuple[Any, Any], index: jax.Array):

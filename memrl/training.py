@@ -10,9 +10,10 @@ from flax import struct
 from jax.sharding import Mesh, PartitionSpec
 
 from memrl import sharding
+from memrl.memory.base import State
 from memrl.networks import ActorCritic
 from memrl.ppo import PPOConfig, learn, trajectory_advantage
-from memrl.rollout import ActorState, initial_actor_state, rollout
+from memrl.rollout import ActorState, Trajectory, initial_actor_state, rollout
 
 
 class TrainState(struct.PyTreeNode):
@@ -41,7 +42,7 @@ class Training(NamedTuple):
 
 def make_optimizer(config: PPOConfig, num_updates: int) -> optax.GradientTransformation:
     """Adam on clipped gradients, its step size linear over all gradient steps of the run."""
-    gradient_steps = num_updates * config.epochs * config.minibatches
+    gradient_steps = num_updates * config.updates_per_rollout * config.epochs * config.minibatches
     schedule = optax.linear_schedule(config.learning_rate, config.final_learning_rate, gradient_steps)
     return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(schedule, eps=1e-5))
 
@@ -84,28 +85,80 @@ def make_training(
         params = policy.init(key_params, actor.memory, actor.inputs, actor.reset, method="step")
         return TrainState(params, optimizer.init(params), actor, key, jnp.int32(0))
 
+    pieces, piece_length = config.updates_per_rollout, config.unroll_length // config.updates_per_rollout
+
+    def read_again(params: Any, memory: State, rollout_so_far: Trajectory, piece: jax.Array) -> tuple[State, jax.Array]:
+        """What `params` remember, and their values `[T, B]`, after reading a rollout up to and with a piece."""
+
+        def read(memory: State, now: tuple[jax.Array, Any, jax.Array]) -> tuple[State, jax.Array]:
+            number, inputs, reset = now
+            after, outputs = policy.apply(params, memory, inputs, reset, method="unroll")
+            return jax.tree.map(lambda new, old: jnp.where(number <= piece, new, old), after, memory), outputs.value
+
+        inputs, resets = jax.tree.map(
+            lambda leaf: leaf.reshape(pieces, piece_length, *leaf.shape[1:]),
+            (rollout_so_far.inputs, rollout_so_far.reset),
+        )
+        memory, values = jax.lax.scan(read, memory, (jnp.arange(pieces, dtype=jnp.int32), inputs, resets))
+        return memory, values.reshape(config.unroll_length, -1)
+
     def update(state: TrainState, _: None) -> tuple[TrainState, dict[str, jax.Array]]:
-        actor, trajectory = rollout(policy, environment, env_params, state.params, state.actor, config.unroll_length)
-        _, last = policy.apply(state.params, actor.memory, actor.inputs, actor.reset, method="step")
-        advantage = trajectory_advantage(trajectory, last.value, config)
-        progress = state.update.astype(advantage.dtype) / num_updates
+        # Steps that have not been taken yet are zeros, which no step before them sees.
+        shapes = jax.eval_shape(
+            lambda state: rollout(policy, environment, env_params, state.params, state.actor, config.unroll_length)[1],
+            state,
+        )
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        progress = state.update.astype(nothing.value.dtype) / num_updates
         entropy_coefficient = config.entropy_coefficient + progress * (
             config.final_entropy_coefficient - config.entropy_coefficient
         )
-        key, key_learn = jax.random.split(state.key)
-        params, optimizer_state, statistics = learn(
-            policy,
-            optimizer,
-            state.params,
-            state.optimizer,
-            state.actor.memory,
-            trajectory,
-            advantage,
-            entropy_coefficient,
-            key_learn,
-            config,
-            sharding.AXIS,
+        memory_at_start = state.actor.memory
+        piece_of_step = jnp.arange(config.unroll_length, dtype=jnp.int32) // piece_length
+
+        def act_and_learn(carry: tuple[TrainState, Trajectory, jax.Array], piece: jax.Array) -> tuple[Any, Any]:
+            state, trajectory, advantage = carry
+            actor, latest = rollout(policy, environment, env_params, state.params, state.actor, piece_length)
+            _, last = policy.apply(state.params, actor.memory, actor.inputs, actor.reset, method="step")
+
+            def with_latest(whole: jax.Array, part: jax.Array) -> jax.Array:
+                return jax.lax.dynamic_update_slice_in_dim(whole, part, piece * piece_length, axis=0)
+
+            trajectory = jax.tree.map(with_latest, trajectory, latest)
+            is_last = piece == pieces - 1
+            advantage = jnp.where(
+                is_last,
+                trajectory_advantage(trajectory, last.value, config),
+                with_latest(advantage, trajectory_advantage(latest, last.value, config)),
+            )
+            key, key_learn = jax.random.split(state.key)
+            newest = piece_of_step == piece
+            params, optimizer_state, statistics = learn(
+                policy,
+                optimizer,
+                state.params,
+                state.optimizer,
+                memory_at_start,
+                trajectory,
+                advantage,
+                entropy_coefficient,
+                newest,
+                newest | is_last,
+                key_learn,
+                config,
+                sharding.AXIS,
+            )
+            if config.refresh_memory:
+                memory, value = read_again(params, memory_at_start, trajectory, piece)
+                actor, trajectory = actor.replace(memory=memory), trajectory._replace(value=value)
+            state = TrainState(params, optimizer_state, actor, key, state.update)
+            return (state, trajectory, advantage), statistics
+
+        (state, trajectory, advantage), statistics = jax.lax.scan(
+            act_and_learn, (state, nothing, nothing.value), jnp.arange(pieces, dtype=jnp.int32)
         )
+        deviation = statistics.pop("ratio_deviation").max()
+        statistics = {**jax.tree.map(lambda values: values.mean(axis=0), statistics), "ratio_deviation": deviation}
 
         done = trajectory.terminated | trajectory.truncated
 
@@ -127,7 +180,7 @@ def make_training(
             "explained_variance": 1 - residual / spread,
             **statistics,
         }
-        return TrainState(params, optimizer_state, actor, key, state.update + 1), metrics
+        return state.replace(update=state.update + 1), metrics
 
     shapes = jax.eval_shape(initial_state, jax.random.key(0))
     specs = TrainState(

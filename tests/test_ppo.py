@@ -91,7 +91,10 @@ def batch_of(advantage, log_prob, value):
     """A minibatch on each device, one step long, in which action 0 was taken throughout; arguments `[devices, N]`."""
     fields = [jnp.asarray(leaf, jnp.float32)[:, None] for leaf in (log_prob, value, advantage)]
     inputs = Inputs(*[jnp.zeros_like(fields[0])] * 4)
-    return Minibatch(inputs, jnp.zeros_like(fields[0], bool), jnp.zeros_like(fields[0], jnp.int32), *fields)
+    counts, newest = jnp.ones_like(fields[0]), jnp.ones_like(fields[0], bool)
+    return Minibatch(
+        inputs, jnp.zeros_like(fields[0], bool), jnp.zeros_like(fields[0], jnp.int32), *fields, counts, newest
+    )
 
 
 ADVANTAGE = np.array([[1, -1, 1, -1.0]])
