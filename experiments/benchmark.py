@@ -1,5 +1,5 @@
 """Measures speed: `python -m experiments.benchmark --config NAME`; of acting alone, `.. --acting MEMORY MEMORY ..`;
-of environments alone, `python -m experiments.benchmark --environments all`.
+of environments or of memories alone, `python -m experiments.benchmark --environments all` or `--memories all`.
 
 The first takes the environment alone (random actions), acting, learning (all epochs on one trajectory) and the whole
 training step, and prints for each
@@ -14,22 +14,20 @@ The second lets policies act for `--horizon` steps, all of which their memories 
 costs from then on. The memories are those named, with the settings that they share with the memory of the config.
 
 The third lets 1024 copies of each environment, with the settings it has by default, be stepped at random, and prints
-what multiple of the speed of gymnax's MetaMaze each reaches in the same process.
+what multiple of the speed of gymnax's MetaMaze each reaches in the same process. The fourth takes each memory as it is
+by default, with room for 1024 steps, and prints its parameters, the bytes of its state with room for several horizons,
+what a step of acting costs after 1024 and after 16,384 steps, and a token of a sequence of 1024 steps in learning.
 
 `--json FILE` writes all figures. Compiled programs are not taken from JAX's cache on disk.
 """
 
 import dataclasses
-import math
 import resource
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,25 +36,22 @@ from jax.sharding import Mesh, PartitionSpec
 import envs
 from envs import ENVIRONMENTS
 from experiments import command_line
+from experiments.benchmark_environments import compare_environments
+from experiments.benchmark_memories import compare_memories
 from experiments.command_line import UsageError
 from experiments.config import Config, config_to_dict, look_up, make_policy
 from experiments.flops import matmul_flops
 from experiments.run import build
+from experiments.timing import measure, prepare
 from memrl.memory import MEMORIES, MemoryConfig, state_bytes_per_env
 from memrl.ppo import learn, trajectory_advantage
 from memrl.rollout import ActorState, Trajectory, rollout
-from memrl.sharding import AXIS, device_mesh, shardings, split_specs
+from memrl.sharding import AXIS, split_specs
 from memrl.tracking import environment_record, write_json
 from memrl.training import make_optimizer
 
-SHORTEST_MEASUREMENT = 0.2
-"""Seconds; a quicker program is run several times in one measurement."""
 WINDOW = 256
 """Steps in one measurement of acting: several segments, so that closing them counts."""
-COPIES = 1024
-"""Of an environment whose speed is measured."""
-REFERENCE = "MetaMaze-misc"
-"""gymnax's environment whose speed is the unit: stepped by gymnax itself, not as `gymnax:MetaMaze-misc`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,21 +68,14 @@ class Options:
     """Steps that they act, and remember, before they are measured."""
     environments: tuple[str, ...] = ()
     """Environments that are stepped at random, or all; nothing else is measured then, and no config is needed."""
-
-
-class Program(NamedTuple):
-    """A compiled program."""
-
-    call: Callable[..., Any]
-    compile_seconds: float
-    memory_bytes: int
-    """Arguments, results and temporaries on one device."""
+    memories: tuple[str, ...] = ()
+    """Memories that are measured by themselves, or all; nothing else is measured then, and no config is needed."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Measures as the command line says; returns the exit status."""
-    if command_line.value_of("--environments", arguments) is not None:
-        return run_environments(arguments)
+    if any(command_line.value_of(option, arguments) is not None for option in ("--environments", "--memories")):
+        return run_without_config(arguments)
     description = "Measures the speed of training or, with --acting, of memories in acting."
     config, options = command_line.read("experiments.benchmark", description, Options(), arguments)
     check(options)
@@ -128,92 +116,31 @@ def check(options: Options) -> None:
         raise UsageError(f"{options.json} cannot be written: there is no folder {options.json.parent}.")
 
 
-def run_environments(arguments: Sequence[str]) -> int:
-    """Measures environments as the command line says; returns the exit status."""
-    description = "Measures the speed of environments."
+def run_without_config(arguments: Sequence[str]) -> int:
+    """Measures environments or memories as the command line says; returns the exit status."""
+    description = "Measures the speed of environments or of memories."
     options = command_line.parse(Options, Options(), [Options()], "experiments.benchmark", description, arguments)
     check(options)
-    named = [name for name in ENVIRONMENTS if name != "gymnax"] if options.environments == ("all",) else None
+    if options.environments and options.memories:
+        raise UsageError("Measure environments or memories, one after the other: leave out one of the two options.")
+    every = [name for name in ENVIRONMENTS if name != "gymnax"] if options.environments else list(MEMORIES)
+    names = options.environments or options.memories
+    names = every if names == ("all",) else names
+    record = {"environment": environment_record()}
     try:
-        made = {name: envs.get(name)().make() for name in named or options.environments}
+        if options.environments:
+            made = {name: envs.get(name)().make() for name in names}
+        else:
+            memories = {name: MEMORIES[look_up(name, MEMORIES, "memory")]() for name in names}
     except ValueError as error:
         raise UsageError(str(error)) from error
-    mesh = device_mesh(math.gcd(COPIES, jax.device_count()))
-    print(f"{COPIES} copies on {mesh.size} x {mesh.devices.flat[0].device_kind}, random actions\n")
-    print(f"{'':24}   compile   million steps/s  least   most   x MetaMaze   bytes of observation")
-    reference = prepare_environment(*gymnax.make(REFERENCE), mesh)
-    figures: dict[str, dict[str, Any]] = {}
-    for name, (environment, env_params) in made.items():
-        prepared = prepare_environment(environment, env_params, mesh)
-        # In turn, so that whatever else keeps the machine busy slows down both.
-        speeds = [(steps_per_second(prepared), steps_per_second(reference)) for _ in range(options.repeats + 1)][1:]
-        own = [speed for speed, _ in speeds]
-        row = figures[name] = {
-            "compile_seconds": prepared.program.compile_seconds,
-            "steps_per_second": {"median": statistics.median(own), "least": min(own), "most": max(own)},
-            "times_reference": statistics.median(speed / unit for speed, unit in speeds),
-            "observation_bytes": prepared.observation_bytes,
-        }
-        speed = row["steps_per_second"]
-        print(
-            f"{name:24} {row['compile_seconds']:7.1f} s {speed['median'] / 1e6:17.2f} {speed['least'] / 1e6:6.2f} "
-            f"{speed['most'] / 1e6:6.2f} {row['times_reference']:12.2f} {row['observation_bytes']:12,}",
-            flush=True,
-        )
+    if options.environments:
+        figures = {"environments": compare_environments(made, options.repeats)}
+    else:
+        figures = {"memories": compare_memories(memories, 1024, (1024, 16_384), 1024, options.repeats)}
     if options.json is not None:
-        record = {"environment": environment_record(), "devices_used": mesh.size, "copies": COPIES}
-        write_json(options.json, {**record, "environments": figures})
+        write_json(options.json, {**record, **figures})
     return 0
-
-
-class PreparedEnvironment(NamedTuple):
-    """`COPIES` copies of an environment and the program that steps them at random."""
-
-    program: Program
-    """From states and keys to the same, `WINDOW` steps later, and a number that depends on all that was observed."""
-    start: Any
-    observation_bytes: int
-
-
-def steps_per_second(prepared: PreparedEnvironment) -> float:
-    """Environment steps per second, of all copies together."""
-    return COPIES * WINDOW / measure(lambda now: prepared.program.call(*now)[0], prepared.start, 1)["median"]
-
-
-def prepare_environment(environment: Any, env_params: Any, mesh: Mesh) -> PreparedEnvironment:
-    """Compiles an environment for `steps_per_second`."""
-
-    def reset(key: jax.Array) -> Any:
-        return jax.vmap(environment.reset, in_axes=(0, None))(jax.random.split(key, COPIES), env_params)[1]
-
-    def advance(state: Any, key: jax.Array) -> tuple[tuple[Any, jax.Array], jax.Array]:
-        copies = COPIES // mesh.size
-
-        def step(now: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], jax.Array]:
-            state, key = now
-            key, action_key, step_key = jax.random.split(key, 3)
-            actions = jax.random.randint(action_key, (copies,), 0, environment.num_actions, jnp.int32)
-            observation, state, *outcome, _ = jax.vmap(environment.step, in_axes=(0, 0, 0, None))(
-                jax.random.split(step_key, copies), state, actions, env_params
-            )
-            # All that is observed is used, and nothing of size [T, B] is kept.
-            seen = sum(leaf.astype(jnp.float32).sum() for leaf in jax.tree.leaves((observation, outcome)))
-            return (state, key), seen
-
-        (state, key), seen = jax.lax.scan(step, (state, key[0]), length=WINDOW)
-        return (state, key[None]), seen.sum()[None]
-
-    split, key = PartitionSpec(AXIS), jax.random.key(0)
-    specs = split_specs(jax.eval_shape(reset, key))
-    state = jax.jit(reset, out_shardings=shardings(mesh, specs))(key)
-    keys = jax.device_put(jax.random.split(key, mesh.size), shardings(mesh, split))
-    sharded = jax.shard_map(
-        advance, mesh=mesh, in_specs=(specs, split), out_specs=((specs, split), split), check_vma=False
-    )
-    program = prepare(jax.jit(sharded), state, keys)
-    observation = jax.eval_shape(environment.reset, key, env_params)[0]
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(observation))
-    return PreparedEnvironment(program, (state, keys), size)
 
 
 def measure_training(config: Config, mesh: Mesh, repeats: int) -> dict[str, Any]:
@@ -344,33 +271,6 @@ def memory_like(memory: MemoryConfig, name: str, capacity: int) -> MemoryConfig:
     kind = MEMORIES[look_up(name, MEMORIES, "memory")]
     shared = {field.name for field in dataclasses.fields(kind)} & {field.name for field in dataclasses.fields(memory)}
     return kind(**{field: getattr(memory, field) for field in shared}).with_capacity(capacity)
-
-
-def prepare(function: Any, *arguments: Any) -> Program:
-    """Compiles the jitted `function` for `arguments`."""
-    start = time.perf_counter()
-    compiled = function.lower(*arguments).compile()
-    seconds = time.perf_counter() - start
-    memory = compiled.memory_analysis()
-    total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return Program(compiled, seconds, total - memory.alias_size_in_bytes)
-
-
-def measure(call: Callable[[Any], Any], state: Any, repeats: int) -> dict[str, float]:
-    """Seconds that `state = call(state)` takes: the median, the least and the most of `repeats` measurements."""
-    for _ in range(2):  # the first call is never like the others
-        start = time.perf_counter()
-        state = jax.block_until_ready(call(state))
-        seconds = time.perf_counter() - start
-    calls = max(1, round(SHORTEST_MEASUREMENT / seconds))
-    measured = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        for _ in range(calls):
-            state = call(state)
-        jax.block_until_ready(state)
-        measured.append((time.perf_counter() - start) / calls)
-    return {"median": statistics.median(measured), "least": min(measured), "most": max(measured)}
 
 
 def print_training(figures: dict[str, Any]) -> None:

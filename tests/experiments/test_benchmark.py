@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from experiments import benchmark
+from experiments import benchmark, benchmark_environments, benchmark_memories, timing
 from experiments.command_line import UsageError
 from experiments.flops import matmul_flops
 from memrl.memory import FCT, GRU, Memo
@@ -89,7 +89,7 @@ SEGMENTS = (
 
 
 def test_benchmark_of_training(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(benchmark, "SHORTEST_MEASUREMENT", 0.01)
+    monkeypatch.setattr(timing, "SHORTEST_MEASUREMENT", 0.01)
     file = tmp_path / "benchmark.json"
     assert benchmark.run(["--config", "gru_gridworld", *SMALL.split(), "--json", str(file)]) == 0
     figures, table = json.loads(file.read_text()), capsys.readouterr().out
@@ -114,7 +114,7 @@ def test_benchmark_of_training(tmp_path, capsys, monkeypatch):
 
 
 def test_comparison_of_acting(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(benchmark, "SHORTEST_MEASUREMENT", 0.01)
+    monkeypatch.setattr(timing, "SHORTEST_MEASUREMENT", 0.01)
     monkeypatch.setattr(benchmark, "WINDOW", 10)
     file = tmp_path / "acting.json"
     arguments = f"--config memo_gridworld {SMALL} {SEGMENTS} --acting memo fct --horizon 40 --json {file}"
@@ -152,3 +152,48 @@ def test_compared_memories_share_settings():
 def test_bad_input_is_refused_before_anything_is_compiled(arguments, complaint):
     with pytest.raises(UsageError, match=complaint):
         benchmark.run(["--config", "memo_gridworld", *arguments])
+
+
+# Environments and memories by themselves
+
+
+def test_environments_are_compared(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark_environments, "COPIES", 32)
+    monkeypatch.setattr(benchmark_environments, "WINDOW", 4)
+    monkeypatch.setattr(timing, "SHORTEST_MEASUREMENT", 0.0)
+    file = tmp_path / "environments.json"
+    assert benchmark.run(["--environments", "t_maze", "bandit", "--repeats", "2", "--json", str(file)]) == 0
+    figures = json.loads(file.read_text())["environments"]
+    assert list(figures) == ["t_maze", "bandit"]
+    for name, row in figures.items():
+        speed = row["steps_per_second"]
+        assert 0 < speed["least"] <= speed["median"] <= speed["most"] and row["times_reference"] > 0
+        assert row["observation_bytes"] == {"t_maze": 12, "bandit": 4}[name]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[3:]] == ["t_maze", "bandit"]
+
+
+def test_memories_are_compared(monkeypatch, capsys):
+    monkeypatch.setattr(timing, "SHORTEST_MEASUREMENT", 0.0)
+    monkeypatch.setattr(benchmark_memories, "WINDOW", 4)
+    memories = {"gru": GRU(8), "fct": FCT(features=8, layers=1, heads=2, mlp_features=8)}
+    figures = benchmark_memories.compare_memories(memories, capacity=8, horizons=(4, 12), tokens=6, repeats=2)
+    state_bytes = {name: row["state_bytes"] for name, row in figures.items()}
+    assert set(state_bytes["gru"].values()) == {8 * 4}
+    assert state_bytes["fct"][4096] - state_bytes["fct"][512] == (4096 - 512) * 2 * 8 * 4
+    for row in figures.values():
+        assert list(row["acting_seconds"]) == [4, 12] and row["parameters"] > 0
+        assert row["backward_seconds"]["median"] > 0 and row["forward_bytes"] > 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[4:]] == ["gru", "fct"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--environments", "t_mazes"], "did you mean 't_maze'"),
+        (["--memories", "gruu"], "did you mean gru"),
+        (["--memories", "gru", "--environments", "bandit"], "leave out one of the two options"),
+    ],
+)
+def test_bad_input_without_a_config(arguments, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        benchmark.run(arguments)
