@@ -15,6 +15,9 @@ SIZES = {
     "segment_length": 5,
     "summary_tokens": 2,
     "jitter": 0.4,
+    "state_features": 4,
+    "traces": 3,
+    "contexts": 2,
 }
 
 

@@ -1,6 +1,7 @@
 """Memories: one file per family, one contract (`memrl.memory.base`), one registry."""
 
 from memrl.memory.base import Memory, MemoryConfig, rows, state_bytes_per_env
+from memrl.memory.linear_recurrence import FFM, LRU, S5, MinGRU
 from memrl.memory.none import NoMemory
 from memrl.memory.recurrent import GRU, LSTM
 from memrl.memory.summary import RMT, AutoCompressor, Memo
@@ -10,6 +11,10 @@ MEMORIES: dict[str, type[MemoryConfig]] = {
     "none": NoMemory,
     "gru": GRU,
     "lstm": LSTM,
+    "lru": LRU,
+    "s5": S5,
+    "mingru": MinGRU,
+    "ffm": FFM,
     "fct": FCT,
     "memo": Memo,
     "rmt": RMT,
@@ -19,14 +24,18 @@ MEMORIES: dict[str, type[MemoryConfig]] = {
 
 __all__ = [
     "FCT",
+    "FFM",
     "GRU",
+    "LRU",
     "LSTM",
     "MEMORIES",
     "RMT",
+    "S5",
     "AutoCompressor",
     "Memo",
     "Memory",
     "MemoryConfig",
+    "MinGRU",
     "NoMemory",
     "rows",
     "state_bytes_per_env",
