@@ -1,14 +1,17 @@
 """Memories: one file per family, one contract (`memrl.memory.base`), one registry."""
 
 from memrl.memory.base import Memory, MemoryConfig, rows, state_bytes_per_env
+from memrl.memory.frame_stack import FrameStack
 from memrl.memory.linear_recurrence import FFM, LRU, S5, MinGRU
 from memrl.memory.none import NoMemory
-from memrl.memory.recurrent import GRU, LSTM
+from memrl.memory.recurrent import GRU, LSTM, Elman
 from memrl.memory.summary import RMT, AutoCompressor, Memo
 from memrl.memory.transformer import FCT
 
 MEMORIES: dict[str, type[MemoryConfig]] = {
     "none": NoMemory,
+    "frame_stack": FrameStack,
+    "elman": Elman,
     "gru": GRU,
     "lstm": LSTM,
     "lru": LRU,
@@ -32,6 +35,8 @@ __all__ = [
     "RMT",
     "S5",
     "AutoCompressor",
+    "Elman",
+    "FrameStack",
     "Memo",
     "Memory",
     "MemoryConfig",

@@ -16,6 +16,27 @@ from memrl.memory.base import Memory, MemoryConfig, State, parameter_dtype, sele
 
 
 @dataclasses.dataclass(frozen=True)
+class Elman(MemoryConfig):
+    """Elman's simple recurrent network (Finding Structure in Time, Cognitive Science 1990), with tanh for his sigmoid.
+
+        h ← tanh(W x + U h + b)
+
+    The output is `h`. `U` starts orthogonal. Nothing keeps what is remembered from being written over: the baseline for
+    what gates are good for.
+    """
+
+    features: int = 128
+    """Width F of the hidden state and of the output."""
+
+    def __post_init__(self) -> None:
+        _check_features(self.features)
+
+    def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
+        cell = nn.SimpleCell(self.features, dtype=dtype, param_dtype=parameter_dtype(dtype))
+        return RecurrentMemory(cell, dtype)
+
+
+@dataclasses.dataclass(frozen=True)
 class GRU(MemoryConfig):
     """Gated recurrent unit (Cho et al., arXiv 1406.1078) in the form of cuDNN, PyTorch and Flax.
 

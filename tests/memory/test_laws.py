@@ -15,6 +15,7 @@ from memrl.checkpoint import Checkpointer
 from memrl.memory import MEMORIES, MemoryConfig, laws
 
 SETTINGS = {
+    "frame_stack": [{}, {"frames": 6, "capacity": 3}],
     "fct": [{"context": 5}, {"positions": "none"}],
     "memo": [{}, {"jitter": 0.0, "layers": 2}, {"positions": "segment", "capacity": 1, "rematerialise": True}],
     "rmt": [{}, {"jitter": 0.0}],
@@ -44,6 +45,8 @@ def remembers(name: str, config: MemoryConfig) -> Callable[[np.ndarray], np.ndar
     match name:
         case "none":
             return within(lambda t, s: t - s, 0)
+        case "frame_stack":
+            return within(lambda t, s: t - s, config.frames - 1)
         case "fct":  # of one layer; with more, a window sees beyond itself
             return within(lambda t, s: t - s, config.context - 1)
         case "ac":  # arXiv 2510.19732: gradients of the two preceding segments

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memrl.memory import GRU, LSTM, MEMORIES, NoMemory
+from memrl.memory import GRU, LSTM, MEMORIES, Elman, NoMemory
 
 STEPS, BATCH, INPUTS, FEATURES = 5, 3, 4, 6
 
@@ -29,6 +29,17 @@ def dense(parameters, x):
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
+
+
+def test_elman_equations(getkey):
+    initial, p, xs, ys = run(Elman(FEATURES), getkey)
+    h = np.zeros((BATCH, FEATURES))
+    for x, y in zip(xs, ys, strict=True):
+        h = np.tanh(dense(p["i"], x) + dense(p["h"], h))
+        np.testing.assert_allclose(y, h, atol=1e-5)
+    assert "bias" in p["i"] and "bias" not in p["h"]
+    kernel = np.asarray(initial["h"]["kernel"])
+    np.testing.assert_allclose(kernel @ kernel.T, np.eye(FEATURES), atol=1e-5)
 
 
 def test_gru_equations(getkey):
@@ -68,13 +79,13 @@ def test_gru_starts_with_orthogonal_kernels(getkey):
         np.testing.assert_allclose(kernel @ kernel.T, np.eye(FEATURES), atol=1e-5)
 
 
-@pytest.mark.parametrize("config", [GRU, LSTM, NoMemory])
+@pytest.mark.parametrize("config", [Elman, GRU, LSTM, NoMemory])
 def test_a_width_below_one_is_refused(config):
     with pytest.raises(ValueError, match=r"memory\.features is 0: it must be at least 1\."):
         config(features=0)
 
 
-@pytest.mark.parametrize("name", ["none", "gru", "lstm"])
+@pytest.mark.parametrize("name", ["none", "frame_stack", "elman", "gru", "lstm"])
 def test_nothing_is_attended_to(name):
     memory = MEMORIES[name](features=FEATURES).build()
     tokens = memory.tokens_attended(memory.initial_state(BATCH))
