@@ -18,6 +18,7 @@ from envs.graph_nav import GraphNavConfig
 from envs.gymnax_environment import GymnaxConfig
 from envs.memory_planning import MemoryPlanningConfig
 from envs.minigrid_memory import MiniGridMemoryConfig
+from envs.multi_object_navigation import MultiObjectNavigationConfig
 from envs.repeated_gridworld import RepeatedGridworldConfig
 from envs.t_maze import TMazeConfig
 from envs.visual_match import VisualMatchConfig
@@ -31,6 +32,7 @@ ENVIRONMENTS: dict[str, type] = {
     "graph_nav": GraphNavConfig,
     "gymnax": GymnaxConfig,
     "memory_planning": MemoryPlanningConfig,
+    "multi_object_navigation": MultiObjectNavigationConfig,
     "repeated_gridworld": RepeatedGridworldConfig,
     "minigrid_memory": MiniGridMemoryConfig,
     "t_maze": TMazeConfig,

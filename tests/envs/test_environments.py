@@ -27,6 +27,7 @@ SMALL = {
     "word_rooms": {"distractors": (0, 1), "episodes": 2, "phase_steps": 3, "room_size": 5, "num_words": 12},
     "memory_planning": {"size": 2, "symbols": 5, "trial_length": 12},
     "graph_nav": {"junctions": 1, "symbols": 9, "trial_length": 12},
+    "multi_object_navigation": {"size": 7, "rooms": 1, "objects": 3, "episode_limit": 4, "trial_length": 12},
 }
 NUM_ENVIRONMENTS = 8
 NUM_STEPS = 40
