@@ -23,13 +23,13 @@ SYMBOLS = NetworkConfig(encoder_features=(64,), head_features=(64,), embedding_f
 
 PRESETS = [
     Preset(
-        "MiniGrid's Memory task, size 7, evaluated in all sizes; experiments.minigrid asks the package. GRU.",
+        "MiniGrid's Memory task, size 11, evaluated in all sizes; experiments.minigrid asks the package. GRU.",
         Config(
             name="gru_minigrid_memory",
-            env=MiniGridMemoryConfig(size=7),
+            env=MiniGridMemoryConfig(size=11),
             memory=GRU(features=128),
             network=SYMBOLS,
-            ppo=PPOConfig(num_envs=64, unroll_length=128, epochs=3, minibatches=4, discount=0.98, **PPO),
+            ppo=PPOConfig(num_envs=64, unroll_length=128, epochs=3, minibatches=4, discount=0.99, **PPO),
             evaluation=EvaluationConfig(num_trials=256, budgets=()),
             total_steps=3_000_000,
         ),
