@@ -27,8 +27,8 @@ def houses(
 ) -> Preset:
     """Multi-object navigation as ExtObjNav is trained (arXiv 2510.19732).
 
-    The policy is not told its reward, which says how far away the goal is, and returns end where an episode does, though
-    the memory goes on.
+    The policy is not told its reward, which says how far away the goal is, and returns end where an episode does,
+    though the memory goes on.
     """
     config = Config(
         name=name,
