@@ -116,10 +116,11 @@ class MultiObjectNavigationConfig(base.EnvironmentConfig):
         return MultiObjectNavigation(self.size, self.categories, self.view_size, self.reach, self.pose), params
 
     def splits(self) -> dict[str, "MultiObjectNavigationConfig"]:
-        """Trials eight times as long, as published; and a larger house, with rooms and objects in proportion."""
+        """Trials eight times as long, as published; and a larger house, rooms and objects in proportion if they fit."""
         size = self.size + 6
         more = (size - 1) ** 2 / (self.size - 1) ** 2
-        rooms, objects = min(math.ceil(more * self.rooms), most_rooms(size)), math.ceil(more * self.objects)
+        rooms = min(math.ceil(more * self.rooms), most_rooms(size))
+        objects = min(math.ceil(more * self.objects), least_floor(size, rooms))
         return {
             f"trial_length={8 * self.trial_length}": replace(self, trial_length=8 * self.trial_length),
             f"size={size}": replace(self, size=size, rooms=rooms, objects=objects),
@@ -355,9 +356,9 @@ class MultiObjectNavigation(base.Environment):
             for y in range(-self.reach, self.reach + 1):
                 if x**2 + y**2 <= self.reach**2:
                     # `roll` brings what is beyond one side of the house to the other, behind both outer walls.
-                    hidden = [jnp.roll(is_wall, (-v, -u), (0, 1)) for u, v in cells_between(x, y)]
-                    free = functools.reduce(jnp.logical_or, hidden, is_wall)
-                    near |= jnp.roll(is_object, (-y, -x), (1, 2)) & ~free[None]
+                    walls = [jnp.roll(is_wall, (-v, -u), (0, 1)) for u, v in cells_between(x, y)]
+                    hidden = functools.reduce(jnp.logical_or, walls, is_wall)
+                    near |= jnp.roll(is_object, (-y, -x), (1, 2)) & ~hidden[None]
         return near
 
     def is_terminated(self, state, params):

@@ -366,6 +366,8 @@ def test_splits():
     assert splits["trial_length=32768"] == dataclasses.replace(config, trial_length=32_768)
     assert splits["size=25"] == dataclasses.replace(config, size=25, rooms=11, objects=27)
     assert CONFIG.splits()["size=15"].rooms == 6
+    full = MultiObjectNavigationConfig(size=7, rooms=1, objects=25).splits()["size=13"]
+    assert (full.rooms, full.objects) == (4, 91)  # not 100 objects, for which there may be no room
 
 
 def test_pose_can_be_withheld():
