@@ -74,7 +74,7 @@ class Options:
 
 def run(arguments: Sequence[str]) -> int:
     """Measures as the command line says; returns the exit status."""
-    if any(command_line.value_of(option, arguments) is not None for option in ("--environments", "--memories")):
+    if {"--environments", "--memories"} & {argument.partition("=")[0] for argument in arguments}:
         return run_without_config(arguments)
     description = "Measures the speed of training or, with --acting, of memories in acting."
     config, options = command_line.read("experiments.benchmark", description, Options(), arguments)
@@ -121,6 +121,8 @@ def run_without_config(arguments: Sequence[str]) -> int:
     description = "Measures the speed of environments or of memories."
     options = command_line.parse(Options, Options(), [Options()], "experiments.benchmark", description, arguments)
     check(options)
+    if not options.environments and not options.memories:
+        raise UsageError("Name what is to be measured after --environments or --memories, or say all.")
     if options.environments and options.memories:
         raise UsageError("Measure environments or memories, one after the other: leave out one of the two options.")
     every = [name for name in ENVIRONMENTS if name != "gymnax"] if options.environments else list(MEMORIES)

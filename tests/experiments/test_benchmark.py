@@ -191,6 +191,7 @@ def test_memories_are_compared(monkeypatch, capsys):
     [
         (["--environments", "t_mazes"], "did you mean 't_maze'"),
         (["--memories", "gruu"], "did you mean gru"),
+        (["--environments"], "Name what is to be measured after --environments or --memories, or say all"),
         (["--memories", "gru", "--environments", "bandit"], "leave out one of the two options"),
     ],
 )
