@@ -168,9 +168,6 @@ class Bandit(base.Environment):
     def num_actions(self) -> int:
         return self.arms
 
-    def action_space(self, params) -> spaces.Discrete:
-        return spaces.Discrete(self.num_actions)
-
     def observation_space(self, params) -> spaces.Box:
         return spaces.Box(0.0, 1.0, (1,), jnp.float32)
 

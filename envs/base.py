@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from gymnax.environments import environment
+from gymnax.environments import environment, spaces
 
 EnvState = environment.EnvState
 EnvParams = environment.EnvParams
@@ -104,6 +104,10 @@ class Environment(environment.Environment):
     outcomes: tuple[str, ...] = ()
     """Entries of `info` (bool or float32) that tell how it went, in the last step of an episode or, where trials are
     made of attempts, of an attempt (`info["soft_reset"]`)."""
+
+    def action_space(self, params) -> spaces.Discrete:
+        """As many actions as there are, numbered from 0."""
+        return spaces.Discrete(self.num_actions)
 
     @partial(jax.jit, static_argnames=("self",))
     def step(self, key, state, action, params=None):

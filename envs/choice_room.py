@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import spaces
 
 from envs import base, drawing
 from envs.player import Player
@@ -159,9 +158,6 @@ class ChoiceRoom(base.Environment):
     @property
     def num_actions(self) -> int:
         return len(MOVES)
-
-    def action_space(self, params) -> spaces.Discrete:
-        return spaces.Discrete(self.num_actions)
 
     def players(self) -> dict[str, Player]:
         """The reference players.

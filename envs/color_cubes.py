@@ -274,9 +274,6 @@ class ColorCubes(base.Environment):
     def num_actions(self) -> int:
         return len(MOVES)
 
-    def action_space(self, params) -> spaces.Discrete:
-        return spaces.Discrete(self.num_actions)
-
     def observation_space(self, params) -> spaces.Box:
         return spaces.Box(0.0, 1.0, (3 + self.cubes + self.cubes * (2 + self.cubes),), jnp.float32)
 

@@ -208,9 +208,6 @@ class DarkKeyToDoor(base.Environment):
     def num_actions(self) -> int:
         return len(MOVES)
 
-    def action_space(self, params) -> spaces.Discrete:
-        return spaces.Discrete(self.num_actions)
-
     def observation_space(self, params) -> spaces.Box:
         cell_length = 2 * self.size if self.observation == "one_hot" else 2
         length = cell_length * (1 if self.dark else 3) + 2

@@ -191,9 +191,6 @@ class GraphNav(base.Environment):
     def num_actions(self) -> int:
         return 4
 
-    def action_space(self, params) -> spaces.Discrete:
-        return spaces.Discrete(self.num_actions)
-
     def observation_space(self, params) -> spaces.Box:
         return spaces.Box(0, self.symbols - 1, (2,), jnp.int32)
 

@@ -150,9 +150,6 @@ class MemoryPlanning(base.Environment):
     def num_actions(self) -> int:
         return len(MOVES)
 
-    def action_space(self, params) -> spaces.Discrete:
-        return spaces.Discrete(self.num_actions)
-
     def observation_space(self, params) -> spaces.Box:
         return spaces.Box(0, self.symbols - 1, (2,), jnp.int32)
 

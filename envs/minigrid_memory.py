@@ -186,9 +186,6 @@ class MiniGridMemory(base.Environment):
     def num_actions(self) -> int:
         return 7
 
-    def action_space(self, params) -> spaces.Discrete:
-        return spaces.Discrete(self.num_actions)
-
     def observation_space(self, params) -> spaces.Dict:
         image = spaces.Box(0, NUM_SYMBOLS - 1, (VIEW, VIEW, 3), jnp.uint8)
         return spaces.Dict({"image": image, "direction": spaces.Discrete(4)})

@@ -368,9 +368,6 @@ class MultiObjectNavigation(base.Environment):
     def num_actions(self) -> int:
         return 4
 
-    def action_space(self, params) -> spaces.Discrete:
-        return spaces.Discrete(self.num_actions)
-
     def observation_space(self, params) -> spaces.Dict:
         parts = {
             "view": spaces.Box(0, OBJECT + self.categories - 1, (self.view_size, self.view_size), jnp.uint8),

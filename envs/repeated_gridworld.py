@@ -164,9 +164,6 @@ class RepeatedGridworld(base.Environment):
     def num_actions(self) -> int:
         return len(MOVES)
 
-    def action_space(self, params) -> spaces.Discrete:
-        return spaces.Discrete(self.num_actions)
-
     def observation_space(self, params) -> spaces.Box:
         return spaces.Box(0, self.size - 1, (2,), jnp.int32)
 

@@ -208,9 +208,6 @@ class TMaze(base.Environment):
     def num_actions(self) -> int:
         return 3
 
-    def action_space(self, params) -> spaces.Discrete:
-        return spaces.Discrete(self.num_actions)
-
     def observation_space(self, params) -> spaces.Box:
         return spaces.Box(0.0, 1.0, (4 if self.junction_flag else 3,), jnp.float32)
 

@@ -309,9 +309,6 @@ class VisualMatch(base.Environment):
     def num_actions(self) -> int:
         return len(MOVES)
 
-    def action_space(self, params) -> spaces.Discrete:
-        return spaces.Discrete(self.num_actions)
-
     def observation_space(self, params) -> spaces.Box:
         return spaces.Box(0, COLOUR + self.num_colours - 1, (VIEW, VIEW), jnp.uint8)
 

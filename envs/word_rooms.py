@@ -384,9 +384,6 @@ class WordRooms(base.Environment):
     def num_actions(self) -> int:
         return len(MOVES)
 
-    def action_space(self, params) -> spaces.Discrete:
-        return spaces.Discrete(self.num_actions)
-
     def observation_space(self, params) -> spaces.Dict:
         return spaces.Dict(
             {
