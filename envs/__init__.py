@@ -19,6 +19,7 @@ from envs.gymnax_environment import GymnaxConfig
 from envs.memory_planning import MemoryPlanningConfig
 from envs.minigrid_memory import MiniGridMemoryConfig
 from envs.multi_object_navigation import MultiObjectNavigationConfig
+from envs.repeat import RepeatFirstConfig, RepeatPreviousConfig
 from envs.repeated_gridworld import RepeatedGridworldConfig
 from envs.t_maze import TMazeConfig
 from envs.visual_match import VisualMatchConfig
@@ -33,6 +34,8 @@ ENVIRONMENTS: dict[str, type] = {
     "gymnax": GymnaxConfig,
     "memory_planning": MemoryPlanningConfig,
     "multi_object_navigation": MultiObjectNavigationConfig,
+    "repeat_first": RepeatFirstConfig,
+    "repeat_previous": RepeatPreviousConfig,
     "repeated_gridworld": RepeatedGridworldConfig,
     "minigrid_memory": MiniGridMemoryConfig,
     "t_maze": TMazeConfig,

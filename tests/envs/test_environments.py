@@ -18,6 +18,8 @@ SMALL = {
     "ballet": {"num_dancers": (2,), "delays": (1,), "max_steps": 36},
     "boxes": {"num_boxes": (2,), "delays": (2,), "turn_steps": 2, "open_steps": 1, "choice_steps": 5},
     "bandit": {"recurrence": 0.5, "trial_length": 7},
+    "repeat_first": {"symbols": 3, "length": 5},
+    "repeat_previous": {"symbols": 3, "length": 6, "k": 3},
     "repeated_gridworld": {"size": 3, "attempt_limit": 4, "recurrence": 0.5, "trial_length": 9},
     "dark_key_to_door": {"size": 3, "attempt_limit": 4, "trial_length": 12},
     "color_cubes": {"size": 3, "cubes": 2, "phases": 2, "teleport_probability": 0.3, "time_limit": 9},
