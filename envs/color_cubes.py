@@ -35,6 +35,7 @@ from envs.player import Player
 
 Level = Literal["trivial", "medium", "extreme"]
 Colours = Literal["always", "phase", "episode"]
+Teleports = Literal["one", "each"]
 
 LEVELS = {
     "trivial": {"cubes": 1, "phases": 1, "colours": "always"},
@@ -43,8 +44,9 @@ LEVELS = {
 }
 """What a level stands for, where the config does not say otherwise."""
 
-MOVES = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)], np.int32)
-"""Change of `(row, column)` by each action: up, right, down, left."""
+MOVES = np.array([(-1, 0), (0, 1), (1, 0), (0, -1), (0, 0)], np.int32)
+"""Change of `(row, column)` by each action: up, right, down, left, and the one that stays, if there is one."""
+INTERACT = 4
 
 PALETTE = (drawing.VERMILLION, drawing.BLUE, drawing.YELLOW, drawing.GREEN, drawing.SKY_BLUE)
 """Colours of the cubes in pictures; with more cubes they repeat."""
@@ -65,7 +67,14 @@ class ColorCubesConfig(base.EnvironmentConfig):
     colours: Colours | None = None
     """When updates show colours: always, only when a phase begins, or only when the episode does."""
     teleport_probability: float = 0.05
-    """Probability that a cube which is not the target teleports in a step."""
+    """Probability of a teleport in a step."""
+    teleports: Teleports = "one"
+    """one: of a single cube that is not the target; each: every such cube teleports with that probability by itself.
+    Then several may move at once, and where colours are not shown it cannot always be told which."""
+    shared_cells: bool = False
+    """Whether a cube may be put where another one is."""
+    interact: bool = False
+    """Whether a cube is reached by an action of its own, the fifth, which stays; if not, by stepping onto it."""
     target_reward: float = 1.0
     """Reward for reaching the target."""
     wrong_cube_reward: float = -0.01
@@ -82,6 +91,10 @@ class ColorCubesConfig(base.EnvironmentConfig):
             raise ValueError(f"level is {self.level!r}, but must be {' or '.join(map(repr, get_args(Level)))}.")
         if self.colours is not None and self.colours not in get_args(Colours):
             raise ValueError(f"colours is {self.colours!r}, but must be {' or '.join(map(repr, get_args(Colours)))}.")
+        if self.teleports not in get_args(Teleports):
+            raise ValueError(
+                f"teleports is {self.teleports!r}, but must be {' or '.join(map(repr, get_args(Teleports)))}."
+            )
         for field, least in (("size", 2), ("cubes", 1), ("phases", 1), ("time_limit", 1)):
             value = getattr(self, field)
             if value is not None and value < least:
@@ -112,7 +125,11 @@ class ColorCubesConfig(base.EnvironmentConfig):
             wrong_cube_ends=np.bool_(self.wrong_cube_ends),
             step_reward=np.float32(self.step_reward),
         )
-        return ColorCubes(self.size, self.setting("cubes"), self.setting("colours")), params
+        colours = self.setting("colours")
+        environment = ColorCubes(
+            self.size, self.setting("cubes"), colours, self.teleports, self.shared_cells, self.interact
+        )
+        return environment, params
 
     def splits(self) -> dict[str, "ColorCubesConfig"]:
         """More phases, rarer and more frequent teleports, and the other levels with as many cubes."""
@@ -164,7 +181,7 @@ class ColorCubes(base.Environment):
     Observation, float32 `[2 + N + 1 + N * (2 + N)]`: the agent's row and column, each over size - 1; the target's
     colour as a one-hot vector; whether this is an update; and, if it is, for each cube its row, column and colour as a
     one-hot vector, ordered by cell. Colours that are not shown are 0, and so is all about the cubes without an update.
-    Actions: 0 up, 1 right, 2 down, 3 left; walls hold the agent back.
+    Actions: 0 up, 1 right, 2 down, 3 left; walls hold the agent back. With `interact` there is 4: reach what is here.
 
     `info`: `success` (all phases done), `phases_done`, `wrong_cube` (the agent stepped onto another cube).
     """
@@ -172,6 +189,9 @@ class ColorCubes(base.Environment):
     size: int
     cubes: int
     colours: Colours
+    teleports: Teleports = "one"
+    shared_cells: bool = False
+    interact: bool = False
 
     outcomes = ("success", "phases_done")
 
@@ -184,7 +204,8 @@ class ColorCubes(base.Environment):
         words = jax.random.bits(key, (self.cubes + 1,), jnp.uint32)
         taken = [jnp.int32(self.size * (self.size - 1))]  # the agent's cell, then the cubes'
         for cube in range(self.cubes):
-            taken.append(free_cell(words[cube], taken, self.size**2 - len(taken)))
+            avoided = taken[:1] if self.shared_cells else taken
+            taken.append(free_cell(words[cube], avoided, self.size**2 - len(avoided)))
         state = ColorCubesState(
             time=jnp.int32(0),
             position=taken[0],
@@ -198,10 +219,11 @@ class ColorCubes(base.Environment):
 
     def step_env(self, key, state, action, params):
         """Move; then the cube that was reached, or any other if chance will have it, teleports."""
-        words = jax.random.bits(key, (4,), jnp.uint32)
+        words = jax.random.bits(key, (4 if self.teleports == "one" else 2 * self.cubes + 1,), jnp.uint32)
         colours = jnp.arange(self.cubes, dtype=jnp.int32)
         position = self.move(state.position, action)
-        on_cube = (state.cubes == position) & (position != state.position)
+        reaches = action == INTERACT if self.interact else position != state.position
+        on_cube = (state.cubes == position) & reaches
         reached = jnp.any(on_cube & (colours == state.target))
         wrong_cube = on_cube.any() & ~reached
         phases_done = state.phases_done + reached.astype(jnp.int32)
@@ -212,23 +234,29 @@ class ColorCubes(base.Environment):
             jnp.where(wrong_cube, params.wrong_cube_reward, params.step_reward),
         )
 
-        if self.cubes > 1:
-            chance = (words[0] >> 8).astype(jnp.float32) * 2.0**-24 < params.teleport_probability
-            other = base.integer_below(self.cubes - 1, words[1])
-            other = other + (other >= state.target).astype(jnp.int32)
-            update, mover = reached | chance, jnp.where(reached, state.target, other)
+        cubes = [state.cubes[cube] for cube in range(self.cubes)]
+        if self.teleports == "each":
+            moves = [
+                jnp.where(state.target == cube, reached, happens(params.teleport_probability, words[cube]))
+                for cube in range(self.cubes)
+            ]
+            update = jnp.stack(moves).any()
+            for cube, moved in enumerate(moves):
+                cubes[cube] = jnp.where(moved, self.draw_cell(words[self.cubes + cube], position, cubes), cubes[cube])
         else:
             update, mover = reached, state.target
-        # An agent on a cube takes no cell of its own: it is counted where no cell is.
-        on_any = jnp.any(state.cubes == position)
-        agent = jnp.where(on_any, self.size**2, position)
-        taken = [agent, *(state.cubes[cube] for cube in range(self.cubes))]
-        free = free_cell(words[2], taken, self.size**2 - self.cubes - (~on_any).astype(jnp.int32))
+            if self.cubes > 1:
+                other = base.integer_below(self.cubes - 1, words[1])
+                other = other + (other >= state.target).astype(jnp.int32)
+                update = reached | happens(params.teleport_probability, words[0])
+                mover = jnp.where(reached, state.target, other)
+            free = self.draw_cell(words[2], position, cubes)
+            cubes = jnp.where(update & (colours == mover), free, state.cubes)
         state = ColorCubesState(
             time=state.time + 1,
             position=position,
-            cubes=jnp.where(update & (colours == mover), free, state.cubes),
-            target=jnp.where(reached, base.integer_below(self.cubes, words[3]), state.target),
+            cubes=jnp.stack(cubes) if self.teleports == "each" else cubes,
+            target=jnp.where(reached, base.integer_below(self.cubes, words[-1]), state.target),
             phases_done=phases_done,
             positions_shown=update,
             colours_shown=update & {"always": True, "phase": reached, "episode": False}[self.colours],
@@ -241,9 +269,23 @@ class ColorCubes(base.Environment):
         }
         return self.observe(key, state, action, params), state, reward.astype(jnp.float32), terminated, info
 
+    def draw_cell(self, word, position, cubes):
+        """Where a cube teleports to, by a random `word`: a free cell, or with shared cells any but the agent's."""
+        if self.shared_cells:
+            return free_cell(word, [position], self.size**2 - 1)
+        # An agent on a cube takes no cell of its own: it is counted where no cell is.
+        on_cube = jnp.any(jnp.stack(cubes) == position)
+        agent = jnp.where(on_cube, self.size**2, position)
+        return free_cell(word, [agent, *cubes], self.size**2 - self.cubes - (~on_cube).astype(jnp.int32))
+
+    def row_and_column(self, cell):
+        """Of a cell or several. Without `divmod`'s care for negative numbers, which costs a fifth of a step."""
+        size = jnp.full_like(cell, self.size)
+        return jax.lax.div(cell, size), jax.lax.rem(cell, size)
+
     def move(self, position, action):
         """The cell that `action` leads to from `position`; walls hold the agent back."""
-        row, column = jnp.divmod(position, self.size)
+        row, column = self.row_and_column(position)
         change = jnp.asarray(MOVES)[action]
         row = jnp.clip(row + change[0], 0, self.size - 1)
         column = jnp.clip(column + change[1], 0, self.size - 1)
@@ -254,10 +296,13 @@ class ColorCubes(base.Environment):
         colours = jnp.arange(self.cubes, dtype=jnp.int32)
 
         def place(cells):
-            return jnp.stack(jnp.divmod(cells, self.size), axis=-1).astype(jnp.float32) / (self.size - 1)
+            return jnp.stack(self.row_and_column(cells), axis=-1).astype(jnp.float32) / (self.size - 1)
 
         # A cube's place in the order is the number of cubes in earlier cells.
         order = jnp.sum(state.cubes[None] < state.cubes[:, None], axis=1, dtype=jnp.int32)
+        if self.shared_cells:  # of those in one cell, the number of earlier colours decides
+            together = (state.cubes[None] == state.cubes[:, None]) & (colours[None] < colours[:, None])
+            order = order + jnp.sum(together, axis=1, dtype=jnp.int32)
         in_order = order[None] == colours[:, None]  # [place, colour]
         cells = jnp.sum(jnp.where(in_order, state.cubes[None], 0), axis=1, dtype=jnp.int32)
         shown = jnp.concatenate([place(cells), (in_order & state.colours_shown).astype(jnp.float32)], axis=1)
@@ -272,7 +317,7 @@ class ColorCubes(base.Environment):
 
     @property
     def num_actions(self) -> int:
-        return len(MOVES)
+        return len(MOVES) if self.interact else INTERACT
 
     def observation_space(self, params) -> spaces.Box:
         return spaces.Box(0.0, 1.0, (3 + self.cubes + self.cubes * (2 + self.cubes),), jnp.float32)
@@ -317,12 +362,16 @@ class ColorCubes(base.Environment):
         return jnp.where(update, jnp.where(colours.any(), read, inferred), known)
 
     def approach(self, position, cell):
-        """An action that leads from `position` closer to `cell`; to the side, or into a wall, if they are the same."""
-        row, column = jnp.divmod(position, self.size)
-        to_row, to_column = jnp.divmod(cell, self.size)
+        """An action that leads from `position` closer to `cell`, and then reaches what is there.
+
+        Without an action to do so, it leads to the side, or into a wall.
+        """
+        row, column = self.row_and_column(position)
+        to_row, to_column = self.row_and_column(cell)
         vertical = jnp.where(to_row < row, 0, 2)
         horizontal = jnp.where(to_column < column, 3, 1)
-        return jnp.where(to_row != row, vertical, horizontal)
+        move = jnp.where(to_row != row, vertical, horizontal)
+        return jnp.where(position == cell, INTERACT, move) if self.interact else move
 
     def render(self, state, params) -> np.ndarray:
         """A picture for spectators, who see the cubes all the time: uint8 [H, W, 3], `drawing.CELL` per cell.
@@ -348,6 +397,11 @@ class ColorCubes(base.Environment):
         drawing.paint(tile(state.position), drawing.disc(0.5, 0.5, 0.25), drawing.WHITE)
         drawing.progress_bar(image[width + 4 : -2], int(state.phases_done), int(params.phases))
         return np.round(image).astype(np.uint8)
+
+
+def happens(probability, word):
+    """Whether something of this probability happens, by a random `word`, uint32."""
+    return (word >> 8).astype(jnp.float32) * jnp.float32(2.0**-24) < probability
 
 
 def free_cell(word, taken, free):

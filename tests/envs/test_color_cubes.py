@@ -101,6 +101,44 @@ def test_cubes_start_apart_from_each_other_and_from_the_agent(getkey):
     assert abs(np.asarray(states.target).mean() - 0.5) < 4 * 0.5 / np.sqrt(2400)
 
 
+def test_every_cube_may_teleport_by_itself(getkey):
+    config = ColorCubesConfig(size=4, teleports="each", teleport_probability=0.25)
+    environment, params, state = place(config, [(0, 0), (0, 1), (0, 2)], target=0)
+    step = jax.jit(jax.vmap(environment.step_env, (0, None, None, None)))
+    _, states, *_ = step(jax.random.split(getkey(), 8000), state, jnp.int32(LEFT), params)
+    moved = np.asarray(states.cubes != state.cubes[None])
+    assert not moved[:, 0].any()
+    for share, expected in ((moved[:, 1].mean(), 0.25), (moved[:, 2].mean(), 0.25), (moved.all(1).mean(), 0)):
+        assert abs(share - expected) <= 4 * np.sqrt(expected * (1 - expected) / 8000)
+    assert abs((moved[:, 1] & moved[:, 2]).mean() - 1 / 16) < 4 * np.sqrt(1 / 16 / 8000)
+    np.testing.assert_array_equal(states.positions_shown, moved.any(1))
+    assert all(len(set(cells)) == 3 for cells in np.asarray(states.cubes).tolist())
+
+
+def test_cubes_may_share_cells_if_asked(getkey):
+    config = ColorCubesConfig(size=2, cubes=2, shared_cells=True, teleport_probability=1.0)
+    environment, params, state = place(config, [(0, 1), (0, 0)], target=0)
+    step = jax.jit(jax.vmap(environment.step_env, (0, None, None, None)))
+    observations, states, *_ = step(jax.random.split(getkey(), 3000), state, jnp.int32(LEFT), params)
+    cells, counts = np.unique(np.asarray(states.cubes[:, 1]), return_counts=True)
+    assert cells.tolist() == [0, 1, 3] and (np.abs(counts - 1000) < 4 * np.sqrt(1000)).all()
+    together = np.asarray(states.cubes[:, 1]) == 1
+    tables = np.stack([cubes_of(observation, 2)[2] for observation in np.asarray(observations)[together][:5]])
+    np.testing.assert_array_equal(tables, np.broadcast_to([[0, 1, 1, 0], [0, 1, 0, 1]], tables.shape))
+
+
+def test_an_action_to_reach_what_is_here():
+    environment, params, state = place(ColorCubesConfig(interact=True), [(3, 0), (4, 4), (0, 4)], target=0)
+    assert environment.num_actions == 5
+    step = jax.jit(environment.step_env)
+    _, state, reward, _, _ = step(jax.random.key(3), state, jnp.int32(UP), params)
+    assert reward == np.float32(-0.01) and state.phases_done == 0
+    _, state, reward, _, _ = step(jax.random.key(3), state, jnp.int32(4), params)
+    assert reward == 1 and state.phases_done == 1
+    episodes = play_episodes(environment, params, environment.players()["tracker"], jax.random.key(0), 100)
+    assert episodes.outcomes["success"].all()
+
+
 @pytest.mark.parametrize("level", ["trivial", "medium", "extreme"])
 def test_tracker_always_succeeds_and_stale_maps_do_not(level):
     environment, params = ColorCubesConfig(level).make()
@@ -136,6 +174,7 @@ def test_tracker_uses_the_observation_alone():
     [
         ({"level": "hard"}, "level is 'hard', but must be 'trivial' or 'medium' or 'extreme'"),
         ({"colours": "never"}, "colours is 'never', but must be 'always' or 'phase' or 'episode'"),
+        ({"teleports": "all"}, "teleports is 'all', but must be 'one' or 'each'"),
         ({"size": 1}, "size is 1, but must be at least 2"),
         ({"cubes": 0}, "cubes is 0, but must be at least 1"),
         ({"phases": -1}, "phases is -1, but must be at least 1"),
