@@ -23,14 +23,34 @@ SMALL = {
     "repeated_gridworld": {"size": 3, "attempt_limit": 4, "recurrence": 0.5, "trial_length": 9},
     "dark_key_to_door": {"size": 3, "attempt_limit": 4, "trial_length": 12},
     "color_cubes": {"size": 3, "cubes": 2, "phases": 2, "teleport_probability": 0.3, "time_limit": 9},
+    "graph_nav": {"junctions": 1, "symbols": 9, "trial_length": 12},
+    "multi_object_navigation": {"size": 7, "rooms": 1, "objects": 3, "episode_limit": 4, "trial_length": 12},
+    "memory_planning": {"size": 2, "symbols": 5, "trial_length": 12},
     "minigrid_memory": {"size": 7, "max_steps": 9},
     "t_maze": {"corridors": 2, "length": 2, "regime": "uniform", "time_limit": 7},
     "visual_match": {"explore_steps": 2, "distractor_steps": (2, 4), "choose_steps": 9},
     "word_rooms": {"distractors": (0, 1), "episodes": 2, "phase_steps": 3, "room_size": 5, "num_words": 12},
-    "memory_planning": {"size": 2, "symbols": 5, "trial_length": 12},
-    "graph_nav": {"junctions": 1, "symbols": 9, "trial_length": 12},
-    "multi_object_navigation": {"size": 7, "rooms": 1, "objects": 3, "episode_limit": 4, "trial_length": 12},
 }
+REWARDS = {
+    "gymnax": (-1, 1),
+    "ballet": (0, 1),
+    "boxes": (0, 1),
+    "bandit": (-np.inf, np.inf),  # normally distributed
+    "repeat_first": (-1, 1),
+    "repeat_previous": (-1, 1),
+    "repeated_gridworld": (0, 1),
+    "dark_key_to_door": (0, 1),
+    "color_cubes": (-0.01, 1),
+    "graph_nav": (0, 1),
+    # A cell nearer or further, success, and a step's cost.
+    "multi_object_navigation": (-0.25 - 0.003, 0.25 + 2),
+    "memory_planning": (0, 1),
+    "minigrid_memory": (0, 1),
+    "t_maze": (-0.01, 1),
+    "visual_match": (0, 10 + 10),
+    "word_rooms": (0, 1),
+}
+"""The least and the most that a step may give."""
 NUM_ENVIRONMENTS = 8
 NUM_STEPS = 40
 
@@ -100,9 +120,11 @@ def test_observations_are_in_their_space(made, steps):
     jax.tree.map(check, spaces_of(space), first, steps["observation"], steps["info"]["final_observation"])
 
 
-def test_rewards_flags_and_outcomes(made, steps):
+def test_rewards_flags_and_outcomes(request, made, steps):
     environment, _ = made
     assert steps["reward"].dtype == jnp.float32 and jnp.isfinite(steps["reward"]).all()
+    least, most = REWARDS[request.node.callspec.params["made"]]
+    assert (steps["reward"] >= np.float32(least)).all() and (steps["reward"] <= np.float32(most)).all()
     flags = [steps["terminated"], steps["truncated"]]
     if "soft_reset" in steps["info"]:
         flags.append(steps["info"]["soft_reset"])
