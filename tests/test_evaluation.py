@@ -156,7 +156,7 @@ def test_every_memory_is_evaluated(name):
         assert len(entry["return_per_window"]) == windows
         assert len(entry["return_per_window_low"]) == len(entry["return_per_window_high"]) == windows
         assert (entry["state_bytes_per_env"] > 0) == (name != "none")
-        assert (entry["tokens_attended"] > 0) == (name in ("fct", "memo", "rmt", "ac"))
+        assert (entry["tokens_attended"] > 0) == (name in ("fct", "trxl", "gtrxl", "memo", "rmt", "ac", "hcam"))
     budgets = [(entry["horizon"], entry["budget"]) for entry in result["windows"]]
     if tiny_memory(name, 1) == tiny_memory(name, 100):
         assert budgets == [(6, None), (12, None)]

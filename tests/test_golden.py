@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import envs
+from memrl.memory.hcam import ChunkAttention, Chunks
 
 pytestmark = pytest.mark.golden
 
@@ -122,10 +123,37 @@ def replay_ballet(trace):
     np.testing.assert_array_equal(done, trace["done"])
 
 
+def replay_hcam(trace):
+    """Of the released read, but for its key bias, which adds the same to all logits of a softmax."""
+    contents = trace["contents"]
+    batch, chunks, length, features = contents.shape
+    queries = trace["queries"].shape[1]
+    names = {
+        "relevance_query": "query/w",
+        "relevance_key": "key/w",
+        **{name: f"within_mem_attn/{name}/w" for name in ("query", "key", "value")},
+        **{f"{name}_bias": f"within_mem_attn/{name}/b" for name in ("query", "value")},
+        "output": "within_mem_attn/linear/w",
+        "output_bias": "within_mem_attn/linear/b",
+    }
+    params = {name: trace[f"param:{released}"] for name, released in names.items()}
+    read = ChunkAttention(features, int(trace["num_heads"]), int(trace["k"]), jnp.float32)
+    mask = trace.get("mask", np.ones((batch, queries, chunks), bool))
+    first_row = np.where(mask, 0, length).astype(np.int32)
+    numbers = np.arange(chunks, dtype=np.int32)
+    for form in ("gather", "dense"):
+        with jax.default_matmul_precision("highest"):
+            out, *_ = read.apply(
+                {"params": params}, trace["queries"], Chunks(contents, trace["keys"], numbers), first_row, form
+            )
+        np.testing.assert_allclose(out, trace["out"], atol=1e-5)
+
+
 # Family -> the function that replays one of its traces. Files of other families are left alone.
 REPLAYERS = {
     "ballet": replay_ballet,
     "dktd": replay_dark_key_to_door,
+    "hcam": replay_hcam,
     "tmaze": replay_t_maze,
 }
 

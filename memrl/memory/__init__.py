@@ -2,11 +2,13 @@
 
 from memrl.memory.base import Memory, MemoryConfig, rows, state_bytes_per_env
 from memrl.memory.frame_stack import FrameStack
+from memrl.memory.hcam import HCAM
 from memrl.memory.linear_recurrence import FFM, LRU, S5, MinGRU
 from memrl.memory.none import NoMemory
 from memrl.memory.recurrent import GRU, LSTM, Elman
 from memrl.memory.summary import RMT, AutoCompressor, Memo
 from memrl.memory.transformer import FCT
+from memrl.memory.transformer_xl import GTrXL, TrXL
 
 MEMORIES: dict[str, type[MemoryConfig]] = {
     "none": NoMemory,
@@ -19,9 +21,12 @@ MEMORIES: dict[str, type[MemoryConfig]] = {
     "mingru": MinGRU,
     "ffm": FFM,
     "fct": FCT,
+    "trxl": TrXL,
+    "gtrxl": GTrXL,
     "memo": Memo,
     "rmt": RMT,
     "ac": AutoCompressor,
+    "hcam": HCAM,
 }
 """Every memory by name. A memory listed here goes through the law tests and can be named on the command line."""
 
@@ -29,6 +34,7 @@ __all__ = [
     "FCT",
     "FFM",
     "GRU",
+    "HCAM",
     "LRU",
     "LSTM",
     "MEMORIES",
@@ -37,11 +43,13 @@ __all__ = [
     "AutoCompressor",
     "Elman",
     "FrameStack",
+    "GTrXL",
     "Memo",
     "Memory",
     "MemoryConfig",
     "MinGRU",
     "NoMemory",
+    "TrXL",
     "rows",
     "state_bytes_per_env",
 ]

@@ -5,7 +5,7 @@ times faster on a CPU than `[B, N, H, d]`.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -22,18 +22,37 @@ class KeysValues(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A group of slots to attend to: keys and values `[B, H, N, d]`, `visible` bool, broadcastable to `[B, Q, N]`."""
+    """A group of slots to attend to: keys and values `[B, H, N, d]`, `visible` bool, broadcastable to `[B, Q, N]`.
+
+    `bias`, broadcastable to `[B, H, Q, N]`, is added to the logits.
+    """
 
     keys: jax.Array
     values: jax.Array
     visible: jax.Array
+    bias: jax.Array | None = None
+
+
+Sink = Literal["none", "key", "key_value"]
+"""Which parts of the sink of an attention layer are learned."""
+
+
+def check_sizes(config: Any, sizes: Sequence[str]) -> None:
+    """Refuses sizes below 1: raises ValueError naming the field."""
+    for name in sizes:
+        if getattr(config, name) < 1:
+            raise ValueError(f"memory.{name} is {getattr(config, name)}: it must be at least 1.")
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuses a `value` of the field `name` that is not allowed: raises ValueError."""
+    if value not in allowed:
+        raise ValueError(f"memory.{name} is {value!r}: it must be one of {', '.join(allowed)}.")
 
 
 def check_transformer(config: Any, sizes: Sequence[str]) -> None:
     """Refuses transformer hyperparameters that cannot be built: raises ValueError naming the field."""
-    for name in sizes:
-        if getattr(config, name) < 1:
-            raise ValueError(f"memory.{name} is {getattr(config, name)}: it must be at least 1.")
+    check_sizes(config, sizes)
     if config.rotary_base <= 1:
         raise ValueError(f"memory.rotary_base is {config.rotary_base}: it must be greater than 1.")
     if config.features % (2 * config.heads):
@@ -56,21 +75,15 @@ def attend(queries: jax.Array, blocks: Sequence[Block]) -> tuple[jax.Array, jax.
     """
     accumulator = parameter_dtype(queries.dtype)
     queries = queries * jnp.asarray(queries.shape[-1] ** -0.5, queries.dtype)
-    logits = jnp.concatenate(
-        [
-            jnp.where(
-                block.visible[:, None],
-                jnp.einsum("bhqd,bhnd->bhqn", queries, block.keys).astype(accumulator),
-                -jnp.inf,
-            )
-            for block in blocks
-        ],
-        axis=-1,
-    )
-    maximum = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
-    weights = jnp.exp(logits - jnp.where(jnp.isneginf(maximum), 0, maximum))
-    total = weights.sum(axis=-1, keepdims=True)
-    weights = weights / jnp.where(total == 0, 1, total)
+
+    def masked_logits(block: Block) -> jax.Array:
+        logits = jnp.einsum("bhqd,bhnd->bhqn", queries, block.keys).astype(accumulator)
+        if block.bias is not None:
+            logits = logits + block.bias.astype(accumulator)
+        return jnp.where(block.visible[:, None], logits, -jnp.inf)
+
+    logits = jnp.concatenate([masked_logits(block) for block in blocks], axis=-1)
+    weights = softmax(logits)
     attended = jnp.zeros_like(queries)
     start = 0
     for block in blocks:
@@ -79,6 +92,14 @@ def attend(queries: jax.Array, blocks: Sequence[Block]) -> tuple[jax.Array, jax.
         attended = attended + jnp.einsum("bhqn,bhnd->bhqd", part, block.values)
         start += size
     return attended, weights
+
+
+def softmax(logits: jax.Array) -> jax.Array:
+    """Softmax over the last axis: exactly 0, and so is the gradient, where all logits are minus infinity."""
+    maximum = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+    weights = jnp.exp(logits - jnp.where(jnp.isneginf(maximum), 0, maximum))
+    total = weights.sum(axis=-1, keepdims=True)
+    return weights / jnp.where(total == 0, 1, total)
 
 
 class Rotation(NamedTuple):
@@ -113,6 +134,30 @@ def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
+def alibi(index: jax.Array, items: jax.Array, heads: int, dtype: jnp.dtype) -> jax.Array:
+    """Attention with linear biases (ALiBi, arXiv 2108.12409, section 3): `[1, H, Q, N]`, at least float32.
+
+    Head `h = 1 .. H` lowers the logit of a token by `2^(-8 h / H)` for every step that it is back.
+
+    Args:
+      index: int32 `[Q]`, the index of each query.
+      items: int32 `[N]`, the index of the token in each slot.
+    """
+    wide = parameter_dtype(dtype)
+    slopes = 2.0 ** (-8.0 * jnp.arange(1, heads + 1, dtype=wide) / heads)
+    distances = (index[:, None] - items[None, :]).astype(wide)
+    return -slopes[None, :, None, None] * distances[None, None]
+
+
+def finite(values: jax.Array) -> jax.Array:
+    """The values of tokens with 0 for NaN and infinity.
+
+    A masked slot has weight 0, and 0 x NaN is NaN. A bad token stays bad through its key, whose score is masked by
+    selection; its value must not reach the tokens that cannot see it.
+    """
+    return jnp.where(jnp.isfinite(values), values, 0)
+
+
 def rms_norm(dtype: jnp.dtype) -> nn.RMSNorm:
     """Root-mean-square normalisation (arXiv 1910.07467), its statistics in float32 at least."""
     # Flax's own switch to float32 asks for an implicit promotion that does not exist from float64.
@@ -124,12 +169,16 @@ class TransformerLayer(nn.Module):
 
     Split in two, so that the memory between the halves decides what is attended to: `project` makes queries, keys and
     values of the new tokens, `mix` attends and applies the MLP.
+
+    A `sink` (Sink-KV of ReLIC, arXiv 2410.02751) is one more slot per head, whose key and, where it says so, value are
+    parameters, the value being 0 otherwise. Both start at 0. Its weight comes first among those of `mix`.
     """
 
     features: int
     heads: int
     mlp_features: int
     dtype: jnp.dtype
+    sink: Sink = "none"
 
     def setup(self) -> None:
         parameters = {"dtype": self.dtype, "param_dtype": parameter_dtype(self.dtype)}
@@ -139,6 +188,11 @@ class TransformerLayer(nn.Module):
         self.mlp_norm = rms_norm(self.dtype)
         self.mlp_input = nn.Dense(2 * self.mlp_features, use_bias=False, **parameters)
         self.mlp_output = nn.Dense(self.features, use_bias=False, **parameters)
+        slot = (nn.initializers.zeros, (self.heads, self.features // self.heads), parameter_dtype(self.dtype))
+        if self.sink != "none":
+            self.sink_key = self.param("sink_key", *slot)
+        if self.sink == "key_value":
+            self.sink_value = self.param("sink_value", *slot)
 
     def project(self, x: jax.Array, rotation: Rotation | None) -> tuple[jax.Array, KeysValues]:
         """Queries `[B, H, K, d]`, and keys and values, of the tokens `x` `[B, K, D]`.
@@ -151,18 +205,35 @@ class TransformerLayer(nn.Module):
         if rotation is not None:
             queries_keys = rotate(queries_keys, rotation)
         queries, keys = jnp.moveaxis(queries_keys, (2, 3), (0, 2))
-        values = values.swapaxes(1, 2)
-        # A masked slot has weight 0, and 0 x NaN is NaN. A bad token stays bad through its key, whose score is masked
-        # by selection; its value must not reach the tokens that cannot see it.
-        values = jnp.where(jnp.isfinite(values), values, 0)
-        return queries, KeysValues(keys, values)
+        return queries, KeysValues(keys, finite(values.swapaxes(1, 2)))
 
     def mix(self, x: jax.Array, queries: jax.Array, blocks: Sequence[Block]) -> tuple[jax.Array, jax.Array]:
         """The output `[B, K, D]` of the layer for tokens `x` `[B, K, D]` that attend to `blocks`, and the weights."""
-        attended, weights = attend(queries, blocks)
-        x = x + self.attention_output(attended.swapaxes(1, 2).reshape(x.shape))
+        x, weights = self.add_attention(x, queries, blocks)
+        return self.add_mlp(x), weights
+
+    def add_attention(self, x: jax.Array, queries: jax.Array, blocks: Sequence[Block]) -> tuple[jax.Array, jax.Array]:
+        """The first half of `mix`."""
+        attended, weights = attend(queries, [*self._sink_blocks(x.shape[0]), *blocks])
+        return x + self.attention_output(attended.swapaxes(1, 2).reshape(x.shape)), weights
+
+    def add_mlp(self, x: jax.Array) -> jax.Array:
+        """The second half of `mix`."""
         gate, value = jnp.split(self.mlp_input(self.mlp_norm(x)), 2, axis=-1)
-        return x + self.mlp_output(nn.gelu(gate) * value), weights
+        return x + self.mlp_output(nn.gelu(gate) * value)
+
+    def _sink_blocks(self, batch: int) -> list[Block]:
+        """The sink, where there is one, as a block of one slot that every token sees."""
+        if self.sink == "none":
+            return []
+
+        def slot(parameter: jax.Array) -> jax.Array:
+            parameter = parameter.astype(self.dtype)[None, :, None]
+            return jnp.broadcast_to(parameter, (batch, *parameter.shape[1:]))
+
+        keys = slot(self.sink_key)
+        values = slot(self.sink_value) if self.sink == "key_value" else jnp.zeros_like(keys)
+        return [Block(keys, values, jnp.ones((1, 1, 1), bool))]
 
 
 def empty_cache(batch: int, heads: int, slots: int, width: int, dtype: jnp.dtype) -> KeysValues:

@@ -179,7 +179,7 @@ class LRU(LinearRecurrenceConfig):
             raise ValueError(f"memory.max_phase is {self.max_phase}: it must be greater than 0.")
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
-        return RecurrenceStack(self, LRULayer, True, dtype)
+        return RecurrenceStack(self, LRULayer, is_complex=True, dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +217,7 @@ class S5(LinearRecurrenceConfig):
             )
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
-        return RecurrenceStack(self, S5Layer, True, dtype)
+        return RecurrenceStack(self, S5Layer, is_complex=True, dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,7 +239,7 @@ class MinGRU(LinearRecurrenceConfig):
     """Numbers N in the state of a layer: the width times the published expansion factor."""
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
-        return RecurrenceStack(self, MinGRULayer, False, dtype)
+        return RecurrenceStack(self, MinGRULayer, is_complex=False, dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True)

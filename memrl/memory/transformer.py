@@ -1,48 +1,59 @@
-"""Transformers over the raw past: the full-context transformer (FCT).
+"""The full-context transformer (FCT): nothing is compressed.
 
 Every step is a token whose keys and values are kept; a token attends to itself and to the `context - 1` tokens before
-it that belong to its episode. With room for a whole trial this is the full-context baseline of Memo (arXiv 2510.19732,
-section 4); with less it is a sliding window whose oldest tokens are dropped, positions unshifted.
+it that belong to its episode (see `memrl.memory.window`). With room for a whole trial this is the full-context baseline
+of Memo (arXiv 2510.19732, section 4) and, with a sink, the transformer of ReLIC (arXiv 2410.02751). With less it is a
+sliding window whose oldest tokens are dropped, positions unshifted.
 """
 
 import dataclasses
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from memrl.memory.attention import (
     Block,
     KeysValues,
-    Rotation,
+    Sink,
     TransformerLayer,
+    alibi,
+    check_choice,
     check_transformer,
-    empty_cache,
-    latest_reset,
-    ring_index,
     rms_norm,
     rotation,
-    write_at,
 )
 from memrl.memory.base import Memory, MemoryConfig, parameter_dtype
+from memrl.memory.window import View, WindowMemory
 
-
-class ContextState(struct.PyTreeNode):
-    """State of a transformer over the raw past; `N` = tokens kept."""
-
-    clock: jax.Array
-    """Tokens read so far, int32, shared: the index of the next one."""
-    first: jax.Array
-    """The index at which the current episode began, int32 `[B]`."""
-    tokens: tuple[KeysValues, ...]
-    """Per layer, the ring of tokens `[B, H, N, d]`; token `i` is in slot `i % N`."""
+Positions = Literal["rotary", "learned", "alibi", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
 class FCT(MemoryConfig):
-    """Full-context transformer: nothing is compressed, up to `context` steps are attended to."""
+    """Full-context transformer: nothing is compressed, up to `context` steps are attended to.
+
+    With `a` steps of the episode before the token and logits `q · k / √d` in each head `h` of `H`:
+
+        rotary    pairs of features of q and k are turned by `a` (arXiv 2104.09864)
+        learned   x ← x + table[min(a, learned_positions - 1)], before the first layer
+        alibi     logit of the token `n` steps back ← logit - n 2^(-8 h / H), h = 1 .. H (arXiv 2108.12409, section 3)
+        none      the mask alone tells before from after
+
+    With rotary positions, ALiBi and none only distances count: a window that slides over a long trial looks like one at
+    its beginning. Learned positions count from the beginning of the trial and end with the table, whose last row all
+    later steps share. For numbers of heads that are no power of two, the code published with ALiBi interpolates between
+    slopes; here they follow the formula.
+
+    A sink (ReLIC, arXiv 2410.02751, its "Sink-KV") is one more slot in the softmax of each head. Every token sees it,
+    and it takes the attention that no token deserves:
+
+        softmax([q · k_s, q · k_1, ..] / √d) [v_s, v_1, ..]        k_s and v_s start at 0
+
+    Its key has no position: it is not turned by rotary positions, as published, so that a turned query meets it
+    differently as the trial goes on; and ALiBi does not lower it.
+    """
 
     features: int = 64
     """Width D of the transformer."""
@@ -54,13 +65,20 @@ class FCT(MemoryConfig):
     """Hidden width of the gated MLP."""
     context: int = 100
     """Steps N attended to, the current one included; older ones are dropped."""
-    positions: Literal["rotary", "none"] = "rotary"
-    """rotary: steps since the trial began, as rotations (published); none: order is seen through causality alone."""
+    positions: Positions = "rotary"
+    """rotary: steps since the trial began, as rotations (published); learned: the same steps, as rows of a table;
+    alibi: attention falls with the distance; none: order is seen through causality alone."""
     rotary_base: float = 10_000.0
     """Base of the rotation frequencies; a small one tells neighbours apart better, a large one distant steps."""
+    learned_positions: int = 100
+    """Rows of the table of learned positions, best as many as a training trial has steps; later ones share the last."""
+    sink: Sink = "none"
+    """One more slot that every token sees. key: with a learned key and value 0; key_value: with both learned."""
 
     def __post_init__(self) -> None:
-        check_transformer(self, ("layers", "heads", "mlp_features", "context"))
+        check_transformer(self, ("layers", "heads", "mlp_features", "context", "learned_positions"))
+        check_choice("positions", self.positions, get_args(Positions))
+        check_choice("sink", self.sink, get_args(Sink))
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
         return ContextTransformer(self, dtype)
@@ -69,7 +87,7 @@ class FCT(MemoryConfig):
         return dataclasses.replace(self, context=steps)
 
 
-class ContextTransformer(Memory):
+class ContextTransformer(WindowMemory):
     """See the module docstring. Inputs `[.., D_in]`, outputs `[.., config.features]`."""
 
     config: FCT
@@ -78,71 +96,42 @@ class ContextTransformer(Memory):
     def setup(self) -> None:
         config = self.config
         self.input_projection = nn.Dense(config.features, dtype=self.dtype, param_dtype=parameter_dtype(self.dtype))
+        if config.positions == "learned":
+            self.position_table = self.param(
+                "position_table",
+                nn.initializers.normal(0.02),
+                (config.learned_positions, config.features),
+                parameter_dtype(self.dtype),
+            )
         self.layers = [
-            TransformerLayer(config.features, config.heads, config.mlp_features, self.dtype)
+            TransformerLayer(config.features, config.heads, config.mlp_features, self.dtype, config.sink)
             for _ in range(config.layers)
         ]
         self.final_norm = rms_norm(self.dtype)
 
-    def initial_state(self, batch: int, key: jax.Array | None = None) -> ContextState:
+    def _read(
+        self, inputs: jax.Array, tokens: tuple[KeysValues, ...], view: View
+    ) -> tuple[jax.Array, tuple[KeysValues, ...]]:
         config = self.config
-        width = config.features // config.heads
-        return ContextState(
-            clock=jnp.int32(0),
-            first=jnp.zeros(batch, jnp.int32),
-            tokens=tuple(
-                empty_cache(batch, config.heads, config.context, width, self.dtype) for _ in range(config.layers)
-            ),
-        )
+        x = self.input_projection(inputs)
+        turn, biases = None, [None] * len(view.items)
+        match config.positions:
+            case "rotary":
+                turn = rotation(view.age, config.features // config.heads, config.rotary_base, self.dtype)
+            case "learned":
+                row = jnp.minimum(view.age, config.learned_positions - 1)
+                x = x + self.position_table.astype(self.dtype)[row]
+            case "alibi":
+                biases = [alibi(view.index, items, config.heads, self.dtype) for items in view.items]
 
-    def step(self, state: ContextState, x: jax.Array, reset: jax.Array) -> tuple[ContextState, jax.Array]:
-        context = self.config.context
-        first = jnp.where(reset, state.clock, state.first)
-        # The new token takes the place of the one that is leaving the context, then everything is in the ring.
-        visible = (ring_index(state.clock + 1, context)[None] >= first[:, None])[:, None]
-        x = self.input_projection(x)[:, None]
-        positions = self._rotation((state.clock - first)[:, None])
         caches, weights = [], []
-        for layer, cache in zip(self.layers, state.tokens, strict=True):
-            queries, new = layer.project(x, positions)
-            cache = write_at(cache, state.clock % context, new)
-            x, attention = layer.mix(x, queries, [Block(*cache, visible)])
+        for layer, cache in zip(self.layers, tokens, strict=True):
+            queries, new = layer.project(x, turn)
+            groups, cache = view.join(cache, new)
+            blocks = [Block(*group, *seen) for group, *seen in zip(groups, view.visible, biases, strict=True)]
+            x, attention = layer.mix(x, queries, blocks)
             caches.append(cache)
             weights.append(attention)
-        self.sow("intermediates", "attention", jnp.stack(weights, axis=1))  # [B, layers, H, 1, N]
-        state = ContextState(clock=state.clock + 1, first=first, tokens=tuple(caches))
-        return state, self.final_norm(x)[:, 0]
-
-    def unroll(self, state: ContextState, xs: jax.Array, resets: jax.Array) -> tuple[ContextState, jax.Array]:
-        context, steps = self.config.context, xs.shape[0]
-        index = state.clock + jnp.arange(steps, dtype=jnp.int32)
-        first = jnp.maximum(latest_reset(resets.swapaxes(0, 1), index), state.first[:, None])  # [B, T]
-        oldest = jnp.maximum(first, index[None] - (context - 1))[..., None]  # [B, T, 1]
-        sees_carried = ring_index(state.clock, context)[None, None] >= oldest
-        sees_new = (index[None, None] >= oldest) & (index[None, None] <= index[None, :, None])
-
-        # The ring afterwards: slots whose latest token is new take it, the others stay.
-        held = ring_index(state.clock + steps, context) - state.clock
-        taken = (held >= 0)[None, None, :, None]
-        source = jnp.maximum(held, 0)
-
-        x = self.input_projection(xs).swapaxes(0, 1)
-        positions = self._rotation(index[None] - first)
-        caches, weights = [], []
-        for layer, cache in zip(self.layers, state.tokens, strict=True):
-            queries, new = layer.project(x, positions)
-            x, attention = layer.mix(x, queries, [Block(*cache, sees_carried), Block(*new, sees_new)])
-            caches.append(jax.tree.map(lambda old, n: jnp.where(taken, n[:, :, source], old), cache, new))
-            weights.append(attention)
-        self.sow("intermediates", "attention", jnp.stack(weights, axis=1))  # [B, layers, H, T, N + T]
-        state = ContextState(clock=state.clock + steps, first=first[:, -1], tokens=tuple(caches))
-        return state, self.final_norm(x).swapaxes(0, 1)
-
-    def tokens_attended(self, state: ContextState) -> jax.Array:
-        return jnp.minimum(state.clock - state.first, self.config.context)
-
-    def _rotation(self, age: jax.Array) -> Rotation | None:
-        """The rotation of tokens `age` (int32 `[B, K]`) steps into their episode; `None` for no positions."""
-        if self.config.positions == "none":
-            return None
-        return rotation(age, self.config.features // self.config.heads, self.config.rotary_base, self.dtype)
+        # [B, layers, H, K, slots]: the sink if there is one, the ring, and when learning the new tokens.
+        self.sow("intermediates", "attention", jnp.stack(weights, axis=1))
+        return self.final_norm(x), tuple(caches)

@@ -16,10 +16,19 @@ from memrl.memory import MEMORIES, MemoryConfig, laws
 
 SETTINGS = {
     "frame_stack": [{}, {"frames": 6, "capacity": 3}],
-    "fct": [{"context": 5}, {"positions": "none"}],
+    "fct": [
+        {"context": 5},
+        {"positions": "none", "sink": "key"},
+        {"positions": "learned", "learned_positions": 6, "sink": "key_value"},
+        {"positions": "alibi", "context": 5, "layers": 2},
+    ],
+    "trxl": [{"context": 5}, {"layers": 2}],
+    # Its feed-forward part has a ReLU at both ends: with this width no weight is silent on all inputs of the laws.
+    "gtrxl": [{"context": 5, "mlp_features": 7}, {"context": 4, "layers": 2}],
     "memo": [{}, {"jitter": 0.0, "layers": 2}, {"positions": "segment", "capacity": 1, "rematerialise": True}],
     "rmt": [{}, {"jitter": 0.0}],
     "ac": [{}, {"jitter": 0.0, "capacity": 2}],
+    "hcam": [{}, {"layers": 2, "heads": 4, "window": 6, "chunk_length": 6, "capacity": 2}],
 }
 """What is changed in `tiny_memory`, which has jitter and room for all steps; nothing for memories not listed."""
 
@@ -47,8 +56,10 @@ def remembers(name: str, config: MemoryConfig) -> Callable[[np.ndarray], np.ndar
             return within(lambda t, s: t - s, 0)
         case "frame_stack":
             return within(lambda t, s: t - s, config.frames - 1)
-        case "fct":  # of one layer; with more, a window sees beyond itself
+        case "fct" | "trxl" | "gtrxl":  # of one layer; with more, a window sees beyond itself
             return within(lambda t, s: t - s, config.context - 1)
+        case "hcam":  # arXiv 2105.14039: gradients are stopped into all that is remembered, but for the window
+            return within(lambda t, s: t - s, config.window - 1)
         case "ac":  # arXiv 2510.19732: gradients of the two preceding segments
             segment = segments(config)
             return within(lambda t, s: segment[t] - segment[s], 2)

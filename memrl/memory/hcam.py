@@ -1,0 +1,522 @@
+"""HCAM: hierarchical chunk attention (arXiv 2105.14039). Past steps are kept as they were, in chunks; few are read.
+
+Time is cut into chunks of `C` steps. In every layer (`x`: the residual stream, section 2 and figure 1 of the paper):
+
+    x = x + attention(norm x, window of W steps)
+    h = norm x                                               what is remembered of this step
+    x = x + read(h, chunks closed before this step)
+    x = x + mlp(norm x)
+
+The read ranks the latest `M` closed chunks by their summaries, then attends within the `k` best of them:
+
+    s_m = (Wq h) . (Wk summary_m) / sqrt(D)                  one head; summary_m: the mean of the chunk's steps
+    w = softmax of the k largest s, 0 for the others
+    read = sum_m w_m attention(h, contents_m + code)         H heads; code: sinusoids of the age within the chunk
+
+No gradient flows into what is remembered: neither summaries nor contents. Gradients reach the past through the window
+alone, `W - 1` steps per layer, and the read teaches its own parameters and the query.
+
+The released program is the read. This one equals it, but for two things: with no chunk to see, the read is exactly 0
+(theirs averages arbitrary slots), and keys within a chunk have no bias (which cancels in the softmax). All around it is
+unpublished and chosen here: the layer is that of the other transformers of this package, with rotations in the window;
+what is remembered is normalised, so that it is of the scale of the code and of the query.
+
+Chunks follow one clock shared by the batch. Where an episode begins inside a chunk, the steps before it are invisible:
+its summary is the mean of the others, and only those are attended to. A step of the open chunk is within the window,
+which is therefore no shorter than a chunk.
+
+What is kept are the remembered vectors themselves, never projections of them: instead of projecting all keys, the query
+is taken to where they are, `(Wq h) . (Wk y) = (Wk' Wq h) . y`. So acting costs `O(M D + k C D H)` and every projection
+is of the current parameters. Only the vectors are those of the parameters that made them: in learning, those from
+before the unroll are of acting, all others are made anew.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Self
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from memrl.memory.attention import (
+    Block,
+    KeysValues,
+    TransformerLayer,
+    check_transformer,
+    empty_cache,
+    finite,
+    latest_reset,
+    ring_index,
+    rms_norm,
+    rotation,
+    softmax,
+    write_at,
+)
+from memrl.memory.base import Memory, MemoryConfig, parameter_dtype
+
+
+class Chunks(NamedTuple):
+    """`N` chunks of `C` steps."""
+
+    contents: jax.Array
+    """What is remembered of each step, `[B, N, C, D]`, finite."""
+    summaries: jax.Array
+    """`[B, N, D]`, finite."""
+    numbers: jax.Array
+    """Which of all chunks they are, in order of time, int32 `[N]`; negative for those that hold nothing."""
+
+
+TIE = 1e-4
+"""How much more relevant a chunk has to be than the one after it to be chosen before it.
+
+While nothing changes, chunks are alike but for rounding, which is not the same in acting and in learning, and the first
+chunk of an episode may be a part of one. The newest of equals is therefore chosen, at a margin that is above rounding.
+"""
+
+
+BLOCK = 64
+"""Queries whose chosen chunks are gathered together in learning; for gradients they are gathered again."""
+
+
+class LayerState(NamedTuple):
+    """What one layer keeps. Token `i` is in slot `i % W` of the window and in row `i % ((M + 1) C)` of the contents."""
+
+    window: KeysValues
+    """`[B, H, W, d]`."""
+    contents: jax.Array
+    """The `M` latest closed chunks and the open one, `[B, (M + 1) C, D]`."""
+    summaries: jax.Array
+    """Chunk `i` in slot `i % (M + 1)`, the open one as far as it goes, `[B, M + 1, D]`."""
+
+
+class ChunkState(struct.PyTreeNode):
+    """State of HCAM."""
+
+    clock: jax.Array
+    """Tokens read so far, int32, shared: the index of the next one."""
+    first: jax.Array
+    """The index at which the current episode began, int32 `[B]`."""
+    layers: tuple[LayerState, ...]
+    """Per layer, what it keeps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HCAM(MemoryConfig):
+    """Hierarchical chunk attention memory: of all chunks kept, the `top_k` most relevant are attended to."""
+
+    features: int = 64
+    """Width D of the transformer."""
+    layers: int = 2
+    """Layers, each with a memory of its own."""
+    heads: int = 4
+    """Attention heads H, in the window and within chunks; must divide the width."""
+    mlp_features: int = 128
+    """Hidden width of the gated MLP."""
+    window: int = 32
+    """Steps W attended to directly, the current one included; at least chunk_length."""
+    chunk_length: int = 16
+    """Steps C of a chunk."""
+    top_k: int = 4
+    """Chunks k read in detail at each step."""
+    capacity: int = 32
+    """Closed chunks M kept; the oldest is dropped when one more is closed."""
+    rotary_base: float = 10_000.0
+    """Base of the rotation frequencies in the window."""
+
+    def __post_init__(self) -> None:
+        check_transformer(self, ("layers", "heads", "mlp_features", "window", "chunk_length", "top_k", "capacity"))
+        if self.window < self.chunk_length:
+            raise ValueError(
+                f"memory.window is {self.window} and memory.chunk_length {self.chunk_length}: the window must be at "
+                "least as long, because the open chunk is seen through it alone."
+            )
+
+    def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
+        return ChunkMemory(self, dtype)
+
+    def with_capacity(self, steps: int) -> Self:
+        # A chunk closed at the very end of the span is never read.
+        return dataclasses.replace(self, capacity=max(1, -(-steps // self.chunk_length) - 1))
+
+
+class ChunkAttention(nn.Module):
+    """The hierarchical read as released, see the module docstring; all widths are `features`.
+
+    Two forms compute the same: `gather` for few queries, `dense` for many queries of few chunks.
+    """
+
+    features: int
+    heads: int
+    top_k: int
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        def parameter(name: str, initializer: nn.initializers.Initializer, *shape: int) -> jax.Array:
+            return self.param(name, initializer, shape, parameter_dtype(self.dtype)).astype(self.dtype)
+
+        kernel = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+        zeros, width = nn.initializers.zeros, self.features
+        self.relevance_query = parameter("relevance_query", kernel, width, width)
+        self.relevance_key = parameter("relevance_key", kernel, width, width)
+        self.query = parameter("query", kernel, width, width)
+        self.query_bias = parameter("query_bias", zeros, width)
+        self.key = parameter("key", kernel, width, width)
+        self.value = parameter("value", kernel, width, width)
+        self.value_bias = parameter("value_bias", zeros, width)
+        self.output = parameter("output", kernel, width, width)
+        self.output_bias = parameter("output_bias", zeros, width)
+
+    def __call__(
+        self,
+        queries: jax.Array,
+        chunks: Chunks,
+        first_row: jax.Array,
+        form: Literal["gather", "dense"] | None = None,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Reads chunks, into which no gradient flows.
+
+        Args:
+          queries: `[B, Q, D]`.
+          chunks: `N` of them; those that nothing sees may hold anything finite.
+          first_row: the first step of each chunk that each query sees, int32 `[B, Q, N]`; `C` where it sees none.
+          form: how it is computed; by default the way that is cheaper for these shapes.
+
+        Returns:
+          The read `[B, Q, D]`, exactly 0 for a query that sees nothing; the weights of the chosen chunks `[B, Q, k]`, 0
+          where fewer are seen; and their numbers, int32 `[B, Q, k]`.
+        """
+        chunks = jax.lax.stop_gradient(chunks)
+        asked, held = first_row.shape[1:]
+        if form is None:
+            # Products, but for a common factor: those of gathered rows take about twice as long (on a CPU).
+            costs = {"gather": 2 * asked * self.top_k * self.heads, "dense": held * (asked + self.features)}
+            form = min(costs, key=costs.get)
+        relevance = self._relevance(queries, chunks, first_row)
+        newness = TIE * (chunks.numbers - chunks.numbers.max()).astype(relevance.dtype)
+        _, chosen = jax.lax.top_k(relevance + newness[None, None], min(self.top_k, held))
+        chunk_weights = softmax(jnp.take_along_axis(relevance, chosen, axis=-1))
+        mix = self._gather if form == "gather" else self._dense
+        mixed = mix(self._queries(queries), chunks.contents, first_row, chosen, chunk_weights)
+        mixed = mixed.reshape(queries.shape) + self.value_bias[None, None]
+        some = (chunk_weights != 0).any(axis=-1, keepdims=True)  # NaN included
+        read = jnp.where(some, mixed @ self.output + self.output_bias[None, None], 0)
+        return read, chunk_weights, chunks.numbers[chosen]
+
+    def _gather(
+        self, queries: jax.Array, contents: jax.Array, first_row: jax.Array, chosen: jax.Array, chunk_weights: jax.Array
+    ) -> jax.Array:
+        """Mixed values `[B, Q, H, d]`, without their bias, for queries `[B, Q, H, d]`: of the chosen chunks alone."""
+        per_head = (self.features, self.heads, -1)
+        first_row = jnp.take_along_axis(first_row, chosen, axis=-1)
+        queries = jnp.einsum("bqhe,dhe->bqhd", queries, self.key.reshape(per_head))
+
+        @jax.checkpoint
+        def mix(queries: jax.Array, first_row: jax.Array, chosen: jax.Array, chunk_weights: jax.Array) -> jax.Array:
+            """Mixed rows `[B, H, D]` for one query of each environment, `[B, H, D]`."""
+            rows = jax.vmap(lambda contents, chosen: contents[chosen])(contents, chosen)  # [B, k, C, D]
+            rows = rows + self._age_code(rows)
+            logits = jnp.einsum("bhd,bkcd->bhkc", queries, rows)
+            weights = self._row_weights(logits, first_row[:, None], chunk_weights[:, None])
+            return jnp.einsum("bhkc,bkcd->bhd", weights, rows)
+
+        by_query = jax.tree.map(lambda a: a.swapaxes(0, 1), (queries, first_row, chosen, chunk_weights))
+        mixed = jax.lax.map(lambda one: mix(*one), by_query, batch_size=BLOCK)
+        return jnp.einsum("qbhd,dhe->bqhe", mixed, self.value.reshape(per_head))
+
+    def _dense(
+        self, queries: jax.Array, contents: jax.Array, first_row: jax.Array, chosen: jax.Array, chunk_weights: jax.Array
+    ) -> jax.Array:
+        """The same, of all chunks, each step projected once; those that were not chosen have weight 0."""
+        chunk_weights = jnp.put_along_axis(
+            jnp.zeros(first_row.shape, chunk_weights.dtype), chosen, chunk_weights, axis=-1, inplace=False
+        )
+        rows = contents + self._age_code(contents)
+        per_head = (*rows.shape[:3], self.heads, -1)
+        weights = self._row_weights(
+            jnp.einsum("bqhe,bnche->bhqnc", queries, (rows @ self.key).reshape(per_head)),
+            first_row[:, None],
+            chunk_weights[:, None],
+        )
+        return jnp.einsum("bhqnc,bnche->bqhe", weights, (rows @ self.value).reshape(per_head))
+
+    def _relevance(self, queries: jax.Array, chunks: Chunks, first_row: jax.Array) -> jax.Array:
+        """How relevant each chunk is, float32 at least `[B, Q, N]`: minus infinity where it is not seen."""
+        queries = queries @ self.relevance_query @ self.relevance_key.T
+        queries = queries * jnp.asarray(self.features**-0.5, self.dtype)
+        wide = parameter_dtype(self.dtype)
+        relevance = jnp.einsum("bqd,bnd->bqn", queries, chunks.summaries, preferred_element_type=wide)
+        return jnp.where(first_row < chunks.contents.shape[2], relevance, -jnp.inf)
+
+    def _queries(self, queries: jax.Array) -> jax.Array:
+        """Scaled queries of the attention within chunks, `[B, Q, H, d]`."""
+        width = self.features // self.heads
+        queries = (queries @ self.query + self.query_bias[None, None]) * jnp.asarray(width**-0.5, self.dtype)
+        return queries.reshape(*queries.shape[:2], self.heads, width)
+
+    def _age_code(self, rows: jax.Array) -> jax.Array:
+        """The code to add to `rows` `[.., C, D]`."""
+        code = age_code(*rows.shape[-2:], self.dtype)
+        return code.reshape((1,) * (rows.ndim - 2) + code.shape)
+
+    def _row_weights(self, logits: jax.Array, first_row: jax.Array, chunk_weights: jax.Array) -> jax.Array:
+        """Attention within chunks, from `first_row` on, times the weights of the chunks; `logits` has one axis more."""
+        rows = jnp.arange(logits.shape[-1], dtype=jnp.int32).reshape((1,) * first_row.ndim + (-1,))
+        logits = logits.astype(parameter_dtype(self.dtype))
+        weights = softmax(jnp.where(rows >= first_row[..., None], logits, -jnp.inf))
+        return (weights * chunk_weights[..., None]).astype(self.dtype)
+
+
+def age_code(steps: int, features: int, dtype: jnp.dtype) -> jax.Array:
+    """Sinusoids of the age of each step of a chunk, `[C, D]`: the newest is 0 old, the oldest `C - 1`."""
+    age = np.arange(steps)[::-1, None]
+    angles = age * 10_000.0 ** (-2 * np.arange(features // 2) / features)
+    return jnp.asarray(np.concatenate([np.sin(angles), np.cos(angles)], axis=1), dtype)
+
+
+def summarise(contents: jax.Array, visible: jax.Array) -> jax.Array:
+    """The mean `[B, N, D]` of the visible steps of each chunk, 0 if there is none.
+
+    Args:
+      contents: `[B, N, C, D]`.
+      visible: bool `[B, N, C]`.
+    """
+    wide = parameter_dtype(contents.dtype)
+    total = jnp.where(visible[..., None], contents, 0).astype(wide).sum(axis=2)
+    number = jnp.maximum(visible.sum(axis=2, dtype=jnp.int32), 1).astype(wide)
+    return (total / number[..., None]).astype(contents.dtype)
+
+
+def update_ring(ring: jax.Array, new: jax.Array, held: jax.Array, axis: int) -> jax.Array:
+    """`ring` after several writes along `axis`: slot `i` takes item `held[i]` of `new`, if not negative."""
+    shape = [1] * ring.ndim
+    shape[axis] = -1
+    return jnp.where((held >= 0).reshape(shape), jnp.take(new, held, axis=axis, mode="clip"), ring)
+
+
+class ChunkLayer(TransformerLayer):
+    """A transformer layer that reads chunks between its attention and its MLP."""
+
+    top_k: int = dataclasses.field(kw_only=True)
+
+    def setup(self) -> None:
+        super().setup()
+        self.read_norm = rms_norm(self.dtype)
+        self.chunk_attention = ChunkAttention(self.features, self.heads, self.top_k, self.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What `K` new tokens see, the same in every layer, and how they are written. In acting `K` is 1."""
+
+    index: jax.Array
+    """The index of each, int32 `[K]`."""
+    first: jax.Array
+    """The index at which the episode of each began, int32 `[B, K]`."""
+    spans: int
+    """Into how many spans they are cut for the attention in the window; divides `K`."""
+    look: Callable[[KeysValues, KeysValues], tuple[list[Block], KeysValues]]
+    """The slots that each span sees, and the ring afterwards, from the ring before and the new keys and values,
+    `[B * spans, H, K / spans, d]`."""
+    remember: Callable[[LayerState, jax.Array], tuple[Chunks, jax.Array, jax.Array]]
+    """The chunks, and contents and summaries afterwards, from the state before and the new vectors `[B, K, D]`."""
+
+
+class ChunkMemory(Memory):
+    """See the module docstring. Inputs `[.., D_in]`, outputs `[.., config.features]`."""
+
+    config: HCAM
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        config = self.config
+        self.input_projection = nn.Dense(config.features, dtype=self.dtype, param_dtype=parameter_dtype(self.dtype))
+        sizes = (config.features, config.heads, config.mlp_features, self.dtype)
+        top_k = min(config.top_k, config.capacity)
+        self.layers = [ChunkLayer(*sizes, top_k=top_k) for _ in range(config.layers)]
+        self.final_norm = rms_norm(self.dtype)
+
+    # The contract
+
+    def initial_state(self, batch: int, key: jax.Array | None = None) -> ChunkState:
+        config = self.config
+        slots, width = config.capacity + 1, config.features // config.heads
+        return ChunkState(
+            clock=jnp.int32(0),
+            first=jnp.zeros(batch, jnp.int32),
+            layers=tuple(
+                LayerState(
+                    window=empty_cache(batch, config.heads, config.window, width, self.dtype),
+                    contents=jnp.zeros((batch, slots * config.chunk_length, config.features), self.dtype),
+                    summaries=jnp.zeros((batch, slots, config.features), self.dtype),
+                )
+                for _ in range(config.layers)
+            ),
+        )
+
+    def step(self, state: ChunkState, x: jax.Array, reset: jax.Array) -> tuple[ChunkState, jax.Array]:
+        first = jnp.where(reset, state.clock, state.first)
+        hidden, layers = self._read(x[:, None], state.layers, self._view_of_one(state.clock, first[:, None]))
+        return ChunkState(clock=state.clock + 1, first=first, layers=layers), hidden[:, 0]
+
+    def unroll(self, state: ChunkState, xs: jax.Array, resets: jax.Array) -> tuple[ChunkState, jax.Array]:
+        steps = xs.shape[0]
+        # Attention in the window is computed span by span, each of which sees itself and the one before: the cost is
+        # that of the steps times the window, not of their square. The last span is filled up.
+        spans = -(-steps // self.config.window)
+        padding = 0 if spans == 1 else spans * self.config.window - steps
+        xs, resets = (
+            jnp.pad(a.swapaxes(0, 1), ((0, 0), (0, padding)) + ((0, 0),) * (a.ndim - 2)) for a in (xs, resets)
+        )
+        index = state.clock + jnp.arange(steps + padding, dtype=jnp.int32)
+        first = jnp.maximum(latest_reset(resets, index), state.first[:, None])
+        hidden, layers = self._read(xs, state.layers, self._view_of_many(state.clock, index, first, steps, spans))
+        state = ChunkState(clock=state.clock + steps, first=first[:, steps - 1], layers=layers)
+        return state, hidden[:, :steps].swapaxes(0, 1)
+
+    def tokens_attended(self, state: ChunkState) -> jax.Array:
+        """Steps in the window, summaries of chunks, and steps of those read (all, where a reset cuts one)."""
+        config = self.config
+        latest = state.clock - 1
+        open_chunk = latest // config.chunk_length
+        oldest = jnp.maximum(state.first // config.chunk_length, open_chunk - config.capacity)
+        chunks = jnp.maximum(open_chunk - oldest, 0)
+        read = jnp.minimum(chunks, config.top_k) * config.chunk_length
+        return jnp.minimum(state.clock - state.first, config.window) + chunks + read
+
+    # What acting and learning share
+
+    def _read(
+        self, inputs: jax.Array, layers: tuple[LayerState, ...], view: View
+    ) -> tuple[jax.Array, tuple[LayerState, ...]]:
+        """Runs all layers on inputs `[B, K, D_in]`; returns the outputs `[B, K, D]` and the state afterwards."""
+        config = self.config
+        batch, tokens, _ = inputs.shape
+        in_spans = (batch * view.spans, tokens // view.spans)
+        positions = rotation(
+            (view.index[None] - view.first).reshape(in_spans),
+            config.features // config.heads,
+            config.rotary_base,
+            self.dtype,
+        )
+        x = self.input_projection(inputs)
+        after, attention, relevance, chunks_read = [], [], [], []
+        for layer, before in zip(self.layers, layers, strict=True):
+            x = x.reshape(*in_spans, config.features)
+            queries, new = layer.project(x, positions)
+            blocks, window = view.look(before.window, jax.tree.map(finite, new))
+            x, weights = layer.add_attention(x, queries, blocks)
+            x = x.reshape(batch, tokens, config.features)
+            normalised = layer.read_norm(x)
+            chunks, contents, summaries = view.remember(before, finite(normalised))
+            first_row = self._first_row(view, chunks.numbers)
+            read, chunk_weights, chosen = layer.chunk_attention(normalised, chunks, first_row)
+            x = layer.add_mlp(x + read)
+            after.append(LayerState(window, contents, summaries))
+            attention.append(weights)
+            relevance.append(chunk_weights)
+            chunks_read.append(jnp.where(chunk_weights > 0, chosen, -1))
+        self.sow("intermediates", "attention", jnp.stack(attention, axis=1))  # [B * spans, layers, H, K / spans, slots]
+        self.sow("intermediates", "relevance", jnp.stack(relevance, axis=1))  # [B, layers, K, k]
+        self.sow("intermediates", "chunks", jnp.stack(chunks_read, axis=1))  # [B, layers, K, k], -1 for none
+        return self.final_norm(x), tuple(after)
+
+    def _first_row(self, view: View, numbers: jax.Array) -> jax.Array:
+        """The first step that each token sees of the chunks `numbers` `[N]`: int32 `[B, K, N]`."""
+        length = self.config.chunk_length
+        open_chunk = view.index[:, None] // length
+        closed = (numbers[None] < open_chunk) & (numbers[None] >= open_chunk - self.config.capacity)
+        # Chunks that hold nothing have a negative number: their steps are all before the first.
+        row = jnp.clip(view.first[..., None] - (numbers * length)[None, None], 0, length)
+        return jnp.where(closed[None], row, length)
+
+    def _view_of_one(self, clock: jax.Array, first: jax.Array) -> View:
+        """Acting: the rings are written in place, before they are read."""
+        config, slots, length = self.config, self.config.capacity + 1, self.config.chunk_length
+        in_window = (ring_index(clock + 1, config.window)[None] >= first)[:, None]
+        chunk = clock // length
+        numbers = ring_index(chunk + 1, slots)
+        row = chunk * length + jnp.arange(length, dtype=jnp.int32)[None]
+        in_summary = ((row >= first) & (row <= clock))[:, None]
+
+        def look(ring: KeysValues, new: KeysValues) -> tuple[list[Block], KeysValues]:
+            ring = write_at(ring, clock % config.window, new)
+            return [Block(*ring, in_window)], ring
+
+        def remember(before: LayerState, new: jax.Array) -> tuple[Chunks, jax.Array, jax.Array]:
+            write = jax.lax.dynamic_update_slice_in_dim
+            contents = write(before.contents, new, clock % (slots * length), axis=1)
+            chunks = contents.reshape(-1, slots, length, config.features)
+            summary = summarise(jax.lax.dynamic_slice_in_dim(chunks, chunk % slots, 1, axis=1), in_summary)
+            summaries = write(before.summaries, summary, chunk % slots, axis=1)
+            return Chunks(chunks, summaries, numbers), contents, summaries
+
+        return View(clock[None], first, 1, look, remember)
+
+    def _view_of_many(self, clock: jax.Array, index: jax.Array, first: jax.Array, steps: int, spans: int) -> View:
+        """Learning: what was carried over and what is new, side by side. Only the first `steps` tokens are written."""
+        config, slots, length = self.config, self.config.capacity + 1, self.config.chunk_length
+        batch = first.shape[0]
+
+        # The window.
+        own = index.reshape(1, spans, -1)
+        previous = preceding(ring_index(clock, config.window)[None, None], own)
+        oldest = jnp.maximum(first, index[None] - (config.window - 1)).reshape(batch, spans, -1, 1)
+        held_tokens = ring_index(clock + steps, config.window) - clock
+
+        def seen(tokens: jax.Array) -> jax.Array:
+            """Which `tokens` `[1, spans, n]` are seen, bool `[B * spans, K / spans, n]`."""
+            visible = (tokens[:, :, None] >= oldest) & (tokens[:, :, None] <= own[..., None])
+            return visible.reshape(batch * spans, *visible.shape[2:])
+
+        sees_previous, sees_own = seen(previous), seen(own)
+
+        def look(ring: KeysValues, new: KeysValues) -> tuple[list[Block], KeysValues]:
+            by_span = jax.tree.map(lambda n: n.reshape(batch, spans, *n.shape[1:]), new)
+            before = jax.tree.map(
+                lambda r, n: preceding(r[:, None], n).reshape(batch * spans, *r.shape[1:]), ring, by_span
+            )
+            ring = jax.tree.map(
+                lambda r, n: update_ring(
+                    r, n.swapaxes(1, 2).reshape(*r.shape[:2], -1, r.shape[3]), held_tokens, axis=2
+                ),
+                ring,
+                by_span,
+            )
+            return [Block(*before, sees_previous), Block(*new, sees_own)], ring
+
+        # The chunks: those carried over, then those with new tokens, of which the first may have been open before.
+        chunk = clock // length
+        touched = chunk + jnp.arange((length + steps - 2) // length + 1, dtype=jnp.int32)
+        carried = ring_index(chunk + 1, slots)
+        numbers = jnp.concatenate([jnp.where(carried < chunk, carried, -1), touched])
+        end = clock + steps
+        row = touched[:, None] * length + jnp.arange(length, dtype=jnp.int32)[None]
+        closed_by = jnp.minimum(row[:, -1], end - 1)
+        in_summary = (row[None] >= first[:, closed_by - clock][..., None]) & (row[None] < end)
+        held_rows = ring_index(end, slots * length) - clock
+        held_chunks = ring_index((end - 1) // length + 1, slots) - chunk
+
+        def remember(before: LayerState, new: jax.Array) -> tuple[Chunks, jax.Array, jax.Array]:
+            new = new[:, :steps]
+            in_chunks = (batch, -1, length, config.features)
+            opened = jax.lax.dynamic_slice_in_dim(before.contents, chunk % slots * length, length, axis=1)
+            rows = jnp.pad(opened, ((0, 0), (0, (touched.size - 1) * length), (0, 0)))
+            rows = jax.lax.dynamic_update_slice_in_dim(rows, new, clock % length, axis=1).reshape(in_chunks)
+            summaries = summarise(rows, in_summary)
+            chunks = Chunks(
+                jnp.concatenate([before.contents.reshape(in_chunks), rows], axis=1),
+                jnp.concatenate([before.summaries, summaries], axis=1),
+                numbers,
+            )
+            contents = update_ring(before.contents, new, held_rows, axis=1)
+            return chunks, contents, update_ring(before.summaries, summaries, held_chunks, axis=1)
+
+        return View(index, first, spans, look, remember)
+
+
+def preceding(carried: jax.Array, spans: jax.Array) -> jax.Array:
+    """What comes before each span: `carried` `[B, 1, ..]` before the first of `spans` `[B, S, ..]`."""
+    return carried if spans.shape[1] == 1 else jnp.concatenate([carried, spans[:, :-1]], axis=1)
