@@ -8,7 +8,25 @@ from envs.t_maze import TMazeConfig
 from experiments.config import Config
 from experiments.configs.preset import Preset
 from memrl.evaluation import EvaluationConfig
-from memrl.memory import LSTM, MemoryConfig
+from memrl.memory import (
+    FCT,
+    FFM,
+    GRU,
+    HCAM,
+    LRU,
+    LSTM,
+    RMT,
+    S5,
+    AutoCompressor,
+    Elman,
+    FrameStack,
+    GTrXL,
+    Memo,
+    MemoryConfig,
+    MinGRU,
+    NoMemory,
+    TrXL,
+)
 from memrl.networks import NetworkConfig
 from memrl.ppo import PPOConfig
 
@@ -39,8 +57,35 @@ def t_maze(name: str, summary: str, memory: MemoryConfig) -> Preset:
     return Preset(summary, config)
 
 
+TRANSFORMER = {"features": 64, "layers": 2, "heads": 2, "mlp_features": 128}
+SEGMENTS = {"segment_length": 12, "summary_tokens": 2}
+LONGEST = 108
+"""Steps of an episode, at most."""
+
+MEMORY_OF_T_MAZE: dict[str, MemoryConfig] = {
+    "lstm": LSTM(features=64),
+    "gru": GRU(features=64),
+    "elman": Elman(features=64),
+    "none": NoMemory(features=64),
+    "frame_stack": FrameStack(features=64, frames=6),  # as many as solve corridors of five steps without rewriting
+    "lru": LRU(features=64),
+    "s5": S5(features=64),
+    "mingru": MinGRU(features=64),
+    "ffm": FFM(features=64),
+    "fct": FCT(**TRANSFORMER, rotary_base=100.0).with_capacity(LONGEST),
+    "trxl": TrXL(**TRANSFORMER).with_capacity(LONGEST),
+    "gtrxl": GTrXL(**TRANSFORMER).with_capacity(LONGEST),
+    "memo": Memo(**TRANSFORMER, **SEGMENTS, rotary_base=100.0).with_capacity(LONGEST),
+    "rmt": RMT(**TRANSFORMER, **SEGMENTS, rotary_base=100.0),
+    "ac": AutoCompressor(**TRANSFORMER, **SEGMENTS, rotary_base=100.0).with_capacity(LONGEST),
+    "hcam": HCAM(**TRANSFORMER, window=16, chunk_length=8, top_k=4).with_capacity(LONGEST),
+}
+
 PRESETS = [
-    t_maze("lstm_t_maze", "Endless T-Maze, three corridors of five steps, cross-evaluated; LSTM.", LSTM(features=64)),
+    *(
+        t_maze(f"{name}_t_maze", f"Endless T-Maze, three corridors of five steps, cross-evaluated; {name}.", memory)
+        for name, memory in MEMORY_OF_T_MAZE.items()
+    ),
     Preset(
         "Color-Cubes, medium: a map of three cubes, rewritten whenever one teleports; LSTM.",
         Config(
