@@ -1,6 +1,6 @@
 """Repeat First and Repeat Previous: symbol after symbol is shown, and one that is out of sight is to be named.
 
-Two diagnostics of POPGym (arXiv 2303.01859, appendix A; https://github.com/proroklab/popgym). Nothing but memory counts
+Two diagnostics of POPGym (arXiv 2303.01859; https://github.com/proroklab/popgym). Nothing but memory counts
 in them: there is nothing to explore, no action changes what comes, and every answer is judged at once.
 
 - Repeat First: in every step, name the first symbol of the episode. It asks to *keep* one thing, however long.
