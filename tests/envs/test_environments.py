@@ -7,30 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnax.environments import spaces
+from tiny import TINY_ENVIRONMENTS
 
 import envs
 from envs.player import play
 from memrl.networks import observation_kinds
 
-# Small ones, in which trials and attempts end often.
-SMALL = {
-    "gymnax": {"id": "Catch-bsuite", "settings": ("rows=4", "columns=3", "max_steps_in_episode=5")},
-    "ballet": {"num_dancers": (2,), "delays": (1,), "max_steps": 36},
-    "boxes": {"num_boxes": (2,), "delays": (2,), "turn_steps": 2, "open_steps": 1, "choice_steps": 5},
-    "bandit": {"recurrence": 0.5, "trial_length": 7},
-    "repeat_first": {"symbols": 3, "length": 5},
-    "repeat_previous": {"symbols": 3, "length": 6, "k": 3},
-    "repeated_gridworld": {"size": 3, "attempt_limit": 4, "recurrence": 0.5, "trial_length": 9},
-    "dark_key_to_door": {"size": 3, "attempt_limit": 4, "trial_length": 12},
-    "color_cubes": {"size": 3, "cubes": 2, "phases": 2, "teleport_probability": 0.3, "time_limit": 9},
-    "graph_nav": {"junctions": 1, "symbols": 9, "trial_length": 12},
-    "multi_object_navigation": {"size": 7, "rooms": 1, "objects": 3, "episode_limit": 4, "trial_length": 12},
-    "memory_planning": {"size": 2, "symbols": 5, "trial_length": 12},
-    "minigrid_memory": {"size": 7, "max_steps": 9},
-    "t_maze": {"corridors": 2, "length": 2, "regime": "uniform", "time_limit": 7},
-    "visual_match": {"explore_steps": 2, "distractor_steps": (2, 4), "choose_steps": 9},
-    "word_rooms": {"distractors": (0, 1), "episodes": 2, "phase_steps": 3, "room_size": 5, "num_words": 12},
-}
 REWARDS = {
     "gymnax": (-1, 1),
     "ballet": (0, 1),
@@ -57,7 +39,7 @@ NUM_STEPS = 40
 
 @pytest.fixture(scope="module", params=envs.ENVIRONMENTS)
 def made(request):
-    return envs.get(request.param)(**SMALL[request.param]).make()
+    return envs.get(request.param)(**TINY_ENVIRONMENTS[request.param]).make()
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +175,7 @@ def test_splits_have_the_spaces_of_their_origin(name):
 
 @pytest.mark.parametrize("name", envs.ENVIRONMENTS)
 def test_equal_configs_share_a_compilation(name):
-    config = envs.get(name)(**SMALL[name])
+    config = envs.get(name)(**TINY_ENVIRONMENTS[name])
     environment, params = config.make()
     again, _ = dataclasses.replace(config).make()
     assert environment == again and hash(environment) == hash(again)

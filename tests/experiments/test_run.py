@@ -16,13 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import SIZES
 
 from experiments import command_line, run
 from experiments.config import load_config
 from experiments.configs import CONFIGS
 from memrl.checkpoint import Checkpointer
-from memrl.sharding import device_mesh
 from memrl.tracking import read_metrics
 
 REPOSITORY = Path(__file__).parents[2]
@@ -355,31 +353,3 @@ def test_resuming_from_a_foreign_checkpoint(capsys, monkeypatch, copied, field, 
     before = contents(copied)
     assert message in fails(capsys, monkeypatch, "--resume", copied)
     assert contents(copied) == before
-
-
-# Every config
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_trains(name):
-    """Two updates in tiny sizes; everything else as it is."""
-    config = CONFIGS[name].config
-    sizes = {field.name: SIZES[field.name] for field in dataclasses.fields(config.memory) if field.name in SIZES}
-    sizes.pop("jitter", None)
-    config = dataclasses.replace(
-        config,
-        env=dataclasses.replace(config.env, size=3, attempt_limit=4, trial_length=10),
-        memory=dataclasses.replace(config.memory, **sizes).with_capacity(10),
-        network=dataclasses.replace(config.network, encoder_features=(8,), head_features=(8,)),
-        ppo=dataclasses.replace(config.ppo, num_envs=8, unroll_length=10, epochs=1, minibatches=2),
-        total_steps=160,
-    )
-    assert config.num_updates == 2
-    training = run.build(config, device_mesh())
-    state = training.initial_state(jax.random.key(config.seed))
-    before = jax.device_get(state.params)
-    for _ in range(config.num_updates):
-        state, metrics = training.advance(state)
-    assert all(np.isfinite(value).all() for value in metrics.values())
-    assert metrics["ratio_deviation"].max() < 1e-5
-    assert jax.tree.all(jax.tree.map(lambda old, new: (old != new).any(), before, jax.device_get(state.params)))
