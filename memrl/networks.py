@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from gymnax.environments import spaces
 
 from memrl.memory.base import Memory, State, parameter_dtype
 
@@ -76,8 +75,8 @@ Kind = int | Literal["numbers", "picture"]
 """How an array of an observation is read: as numbers, as a picture, or as symbols, so many different ones."""
 
 
-def observation_kinds(space: spaces.Space) -> tuple[Kind, ...]:
-    """How the arrays of an observation are read, in the order of `jax.tree.leaves`.
+def observation_kinds(space: Any) -> tuple[Kind, ...]:
+    """How the arrays of an observation in a gymnax space are read, in the order of `jax.tree.leaves`.
 
     Floating-point and boolean arrays are numbers. Integers are symbols from 0 to the highest of their space, which have
     no order, but for pictures: uint8 `[H, W, 3]`, the highest 255.
@@ -85,6 +84,8 @@ def observation_kinds(space: spaces.Space) -> tuple[Kind, ...]:
     Raises:
       ValueError: a space of another kind.
     """
+    from gymnax.environments import spaces  # gymnax takes seconds to import, and only this function needs it
+
     if isinstance(space, spaces.Dict):
         return tuple(kind for name in sorted(space.spaces) for kind in observation_kinds(space.spaces[name]))
     if isinstance(space, spaces.Discrete):
