@@ -32,10 +32,17 @@ def linear_scan(
 ) -> jax.Array:
     """The states `h_t = a_t ⊙ h_{t-1} + b_t`; where an episode begins, `h_t = b_t` whatever was before, NaN included.
 
-    All forms do the same up to rounding. Automatically, it is step by step on a CPU and the tree elsewhere.
+    All forms do the same up to rounding. Automatically, it is step by step on a CPU, where a tree only adds work, and
+    the tree elsewhere. Milliseconds on a CPU for states and gradients, B = 16, 128 float32 or complex64 numbers:
 
-    The gradient is written down as what it is, the same recurrence backwards in time. It needs the states and nothing
-    else, where differentiating through a tree would keep every level of it.
+                        T = 128              T = 1024
+                     real  complex        real  complex
+        sequential    1.0      1.9          11       41
+        associative   2.4      4.0          51       75
+        chunked       2.2      5.6          36       80
+
+    The gradient is written down as what it is, the same recurrence backwards in time. It needs decays and states, no
+    more, where differentiating through a tree would keep every level of it.
 
     Args:
       decays: `a`, real or complex, broadcastable to the inputs: `[T, B, ..]`, each axis may be 1.
