@@ -1,34 +1,35 @@
-"""HCAM: hierarchical chunk attention (arXiv 2105.14039). Past steps are kept as they were, in chunks; few are read.
+"""HCAM, hierarchical chunk attention memory (arXiv 2105.14039): the past is kept as it was, in chunks; few are read.
 
-Time is cut into chunks of `C` steps. In every layer (`x`: the residual stream, section 2 and figure 1 of the paper):
+Time is cut into chunks of `C` steps. In every layer, with `x` the residual stream (figure 1 of the paper):
 
-    x = x + attention(norm x, window of W steps)
-    h = norm x                                               what is remembered of this step
-    x = x + read(h, chunks closed before this step)
+    x = x + attention(norm x)          over a window: the latest W steps
+    h = norm x                         what will be remembered of this step
+    x = x + read(h)                    over the chunks that were closed before this step
     x = x + mlp(norm x)
 
-The read ranks the latest `M` closed chunks by their summaries, then attends within the `k` best of them:
+The read ranks the latest `M` closed chunks by their summaries, then attends within the `k` best of them (section 2):
 
-    s_m = (Wq h) . (Wk summary_m) / sqrt(D)                  one head; summary_m: the mean of the chunk's steps
-    w = softmax of the k largest s, 0 for the others
-    read = sum_m w_m attention(h, contents_m + code)         H heads; code: sinusoids of the age within the chunk
+    s_m = (W_q h) . (W_k summary_m) / sqrt(D)               one head; summary_m: the mean of the steps of chunk m
+    w = softmax of the k largest s, 0 for all others
+    read(h) = sum_m w_m attention(h, contents_m + code)     H heads; code: sinusoids of the age within the chunk
 
-No gradient flows into what is remembered: neither summaries nor contents. Gradients reach the past through the window
-alone, `W - 1` steps per layer, and the read teaches its own parameters and the query.
+No gradient flows into what is remembered, neither into summaries nor into contents. It reaches the past through the
+window alone, `W - 1` steps per layer, however time is cut into unrolls; the read teaches its parameters and the query.
 
-The released program is the read. This one equals it, but for two things: with no chunk to see, the read is exactly 0
-(theirs averages arbitrary slots), and keys within a chunk have no bias (which cancels in the softmax). All around it is
-unpublished and chosen here: the layer is that of the other transformers of this package, with rotations in the window;
-what is remembered is normalised, so that it is of the scale of the code and of the query.
+The released program is the read and nothing else. The read here equals it, but for three things. With no chunk to see
+it is exactly 0, where theirs averages arbitrary slots. Keys within a chunk have no bias, which cancels in the softmax.
+Of chunks that are equally relevant up to rounding the newest are chosen (see `TIE`). What is around the read is
+unpublished and chosen here: the layer is the one of the other transformers of this package, with rotary positions in
+the window, and what is remembered is normalised, hence of the scale of the code and of the query.
 
 Chunks follow one clock shared by the batch. Where an episode begins inside a chunk, the steps before it are invisible:
-its summary is the mean of the others, and only those are attended to. A step of the open chunk is within the window,
-which is therefore no shorter than a chunk.
+the summary is the mean of the other steps, and those alone are attended to. The open chunk is seen through the window,
+which is therefore at least as long as a chunk.
 
-What is kept are the remembered vectors themselves, never projections of them: instead of projecting all keys, the query
-is taken to where they are, `(Wq h) . (Wk y) = (Wk' Wq h) . y`. So acting costs `O(M D + k C D H)` and every projection
-is of the current parameters. Only the vectors are those of the parameters that made them: in learning, those from
-before the unroll are of acting, all others are made anew.
+What is kept are the vectors `h`, not projections of them. Acting does not project what it reads either: it takes the
+query to where the keys are, `(W_q h) . (W_k y) = (W_k^T W_q h) . y`, and projects mixed values. So a step costs
+`O(M D + k C D H + D^2)`, and all projections are of the current parameters. Only the vectors themselves may be older:
+in learning, those from before the unroll are as acting made them, the others are made anew.
 """
 
 import dataclasses
@@ -38,7 +39,6 @@ from typing import Literal, NamedTuple, Self
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from memrl.memory.attention import (
@@ -56,6 +56,7 @@ from memrl.memory.attention import (
     write_at,
 )
 from memrl.memory.base import Memory, MemoryConfig, parameter_dtype
+from memrl.memory.transformer_xl import sinusoids
 
 
 class Chunks(NamedTuple):
@@ -67,18 +68,6 @@ class Chunks(NamedTuple):
     """`[B, N, D]`, finite."""
     numbers: jax.Array
     """Which of all chunks they are, in order of time, int32 `[N]`; negative for those that hold nothing."""
-
-
-TIE = 1e-4
-"""How much more relevant a chunk has to be than the one after it to be chosen before it.
-
-While nothing changes, chunks are alike but for rounding, which is not the same in acting and in learning, and the first
-chunk of an episode may be a part of one. The newest of equals is therefore chosen, at a margin that is above rounding.
-"""
-
-
-BLOCK = 64
-"""Queries whose chosen chunks are gathered together in learning; for gradients they are gathered again."""
 
 
 class LayerState(NamedTuple):
@@ -120,7 +109,7 @@ class HCAM(MemoryConfig):
     chunk_length: int = 16
     """Steps C of a chunk."""
     top_k: int = 4
-    """Chunks k read in detail at each step."""
+    """Chunks k attended to at each step. With 1, its weight is always 1, and the ranking learns nothing."""
     capacity: int = 32
     """Closed chunks M kept; the oldest is dropped when one more is closed."""
     rotary_base: float = 10_000.0
@@ -142,10 +131,23 @@ class HCAM(MemoryConfig):
         return dataclasses.replace(self, capacity=max(1, -(-steps // self.chunk_length) - 1))
 
 
-class ChunkAttention(nn.Module):
-    """The hierarchical read as released, see the module docstring; all widths are `features`.
+TIE = 1e-4
+"""How much more relevant than the chunk after it a chunk has to be, to be chosen before it.
 
-    Two forms compute the same: `gather` for few queries, `dense` for many queries of few chunks.
+While observations do not change, chunks are equally relevant but for rounding, which differs between acting and
+learning; their contents may differ, since the first chunk of an episode is often cut. The newest are chosen, by more
+than rounding, so that learning reads what acting read.
+"""
+
+BLOCK = 16
+"""Queries whose chosen chunks are gathered at a time: few enough to stay in the caches of a CPU."""
+
+
+class ChunkAttention(nn.Module):
+    """The hierarchical read, see the module docstring; all widths are `features`.
+
+    Two forms compute the same. `gather` fetches the chosen chunks for each query, however many there are to choose
+    from. `dense` projects every step once and masks: many queries of few chunks are cheaper that way.
     """
 
     features: int
@@ -191,8 +193,8 @@ class ChunkAttention(nn.Module):
         chunks = jax.lax.stop_gradient(chunks)
         asked, held = first_row.shape[1:]
         if form is None:
-            # Products, but for a common factor: those of gathered rows take about twice as long (on a CPU).
-            costs = {"gather": 2 * asked * self.top_k * self.heads, "dense": held * (asked + self.features)}
+            # Products, but for a common factor.
+            costs = {"gather": asked * self.top_k * self.heads, "dense": held * (asked + self.features)}
             form = min(costs, key=costs.get)
         relevance = self._relevance(queries, chunks, first_row)
         newness = TIE * (chunks.numbers - chunks.numbers.max()).astype(relevance.dtype)
@@ -208,7 +210,10 @@ class ChunkAttention(nn.Module):
     def _gather(
         self, queries: jax.Array, contents: jax.Array, first_row: jax.Array, chosen: jax.Array, chunk_weights: jax.Array
     ) -> jax.Array:
-        """Mixed values `[B, Q, H, d]`, without their bias, for queries `[B, Q, H, d]`: of the chosen chunks alone."""
+        """Mixed values `[B, Q, H, d]`, without their bias, for queries `[B, Q, H, d]`: of the chosen chunks alone.
+
+        What is gathered is not stored for the backward pass, but gathered again.
+        """
         per_head = (self.features, self.heads, -1)
         first_row = jnp.take_along_axis(first_row, chosen, axis=-1)
         queries = jnp.einsum("bqhe,dhe->bqhd", queries, self.key.reshape(per_head))
@@ -258,7 +263,7 @@ class ChunkAttention(nn.Module):
 
     def _age_code(self, rows: jax.Array) -> jax.Array:
         """The code to add to `rows` `[.., C, D]`."""
-        code = age_code(*rows.shape[-2:], self.dtype)
+        code = sinusoids(jnp.arange(rows.shape[-2])[::-1], self.features, self.dtype)
         return code.reshape((1,) * (rows.ndim - 2) + code.shape)
 
     def _row_weights(self, logits: jax.Array, first_row: jax.Array, chunk_weights: jax.Array) -> jax.Array:
@@ -267,13 +272,6 @@ class ChunkAttention(nn.Module):
         logits = logits.astype(parameter_dtype(self.dtype))
         weights = softmax(jnp.where(rows >= first_row[..., None], logits, -jnp.inf))
         return (weights * chunk_weights[..., None]).astype(self.dtype)
-
-
-def age_code(steps: int, features: int, dtype: jnp.dtype) -> jax.Array:
-    """Sinusoids of the age of each step of a chunk, `[C, D]`: the newest is 0 old, the oldest `C - 1`."""
-    age = np.arange(steps)[::-1, None]
-    angles = age * 10_000.0 ** (-2 * np.arange(features // 2) / features)
-    return jnp.asarray(np.concatenate([np.sin(angles), np.cos(angles)], axis=1), dtype)
 
 
 def summarise(contents: jax.Array, visible: jax.Array) -> jax.Array:

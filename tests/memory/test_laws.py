@@ -16,6 +16,9 @@ from memrl.memory import MEMORIES, MemoryConfig, laws
 
 SETTINGS = {
     "frame_stack": [{}, {"frames": 6, "capacity": 3}],
+    # Its keys and queries are cut off at 0: with this width every two of them overlap on the inputs of the laws.
+    "shm": [{"features": 24, "heads": 1}, {"theta": "first", "layers": 2}],
+    "gated_deltanet": [{}, {"gates": "hard", "layers": 2}],
     "fct": [
         {"context": 5},
         {"positions": "none", "sink": "key"},
@@ -28,7 +31,7 @@ SETTINGS = {
     "memo": [{}, {"jitter": 0.0, "layers": 2}, {"positions": "segment", "capacity": 1, "rematerialise": True}],
     "rmt": [{}, {"jitter": 0.0}],
     "ac": [{}, {"jitter": 0.0, "capacity": 2}],
-    "hcam": [{}, {"layers": 2, "heads": 4, "window": 6, "chunk_length": 6, "capacity": 2}],
+    "hcam": [{}, {"layers": 2, "heads": 4, "window": 6, "chunk_length": 6, "top_k": 3, "capacity": 3}],
 }
 """What is changed in `tiny_memory`, which has jitter and room for all steps; nothing for memories not listed."""
 
