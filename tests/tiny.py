@@ -21,6 +21,7 @@ SIZES = {
     "state_features": 4,
     "traces": 3,
     "contexts": 2,
+    "theta_rows": 4,
 }
 
 TINY_ENVIRONMENTS = {

@@ -1,6 +1,7 @@
 """Memories: one file per family, one contract (`memrl.memory.base`), one registry."""
 
 from memrl.memory.base import Memory, MemoryConfig, rows, state_bytes_per_env
+from memrl.memory.fast_weights import MLSTM, SHM, DeltaNet, GatedDeltaNet, LinearAttention
 from memrl.memory.frame_stack import FrameStack
 from memrl.memory.hcam import HCAM
 from memrl.memory.linear_recurrence import FFM, LRU, S5, MinGRU
@@ -20,6 +21,11 @@ MEMORIES: dict[str, type[MemoryConfig]] = {
     "s5": S5,
     "mingru": MinGRU,
     "ffm": FFM,
+    "linear_attention": LinearAttention,
+    "mlstm": MLSTM,
+    "shm": SHM,
+    "deltanet": DeltaNet,
+    "gated_deltanet": GatedDeltaNet,
     "fct": FCT,
     "trxl": TrXL,
     "gtrxl": GTrXL,
@@ -38,12 +44,17 @@ __all__ = [
     "LRU",
     "LSTM",
     "MEMORIES",
+    "MLSTM",
     "RMT",
     "S5",
+    "SHM",
     "AutoCompressor",
+    "DeltaNet",
     "Elman",
     "FrameStack",
     "GTrXL",
+    "GatedDeltaNet",
+    "LinearAttention",
     "Memo",
     "Memory",
     "MemoryConfig",

@@ -1,0 +1,665 @@
+"""Fast weights: memories whose state is a matrix per head, written by outer products and read by matrix products.
+
+Each step writes a value `v` under a key `k` into a matrix `S` `[d, d]` (rows: value, columns: key) and reads it with a
+query `q`. What differs is how old content makes room:
+
+    linear_attention    S ← S + v φ(k)ᵀ                         nothing is forgotten
+    mlstm               S ← f S + i v kᵀ                        everything fades alike
+    shm                 S ← S ⊙ C + η v kᵀ                      every element fades or grows by itself
+    deltanet            S ← S (I - β k kᵀ) + β v kᵀ             what was stored under `k` is replaced
+    gated_deltanet      S ← α S (I - β k kᵀ) + β v kᵀ           both
+
+All share one block, repeated `layers` times, between an input projection and a final RMSNorm: `x ← x + W_o y`, where
+`y` is what the heads, side by side, read given `x̄ = RMSNorm(x)`. The gates of the second layer thereby see what the
+first one read: what is written can depend on what is stored, which in one layer it cannot. The published blocks differ
+around the memory (LayerNorm, MLPs, short convolutions before it); this is what they have in common.
+
+Learning runs in chunks of `chunk_length` steps, and only the matrices between chunks are kept for the backward pass:
+memory grows with the inputs, not with a matrix per step. Within a chunk all but SHM are attention between its tokens,
+masked by episode and weighted by the decay between them, plus what is read from the matrix before the chunk. SHM has no
+such form and goes step by step. Acting is a chunk of one step, so that the two agree by construction.
+
+CPU time of one core in milliseconds, forward and backward, 1024 steps of 16 environments, one head of width 32 or 128;
+in brackets the same step by step:
+
+    width   linear_attention   mlstm        deltanet     gated_deltanet   shm
+    32      23 (214)           36 (232)     64 (270)     74 (263)         354
+    128     160 (3163)         195 (3571)   208 (4114)   285              6182
+
+Chunks of 16 to 64 steps differ by less than a third, except for the delta rule, where 64 takes up to twice as long as
+32. An associative scan within SHM's chunks took three times as long as its steps.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Self
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from memrl.memory.attention import rms_norm
+from memrl.memory.base import Memory, MemoryConfig, State, parameter_dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class FastWeightConfig(MemoryConfig):
+    """Hyperparameters that all fast weights share."""
+
+    features: int = 64
+    """Width F of the block and of the output."""
+    layers: int = 2
+    """Blocks, each with a memory of its own."""
+    heads: int = 2
+    """Matrices per layer, each `[F / heads, F / heads]`; must divide the width."""
+    chunk_length: int = 32
+    """Steps that learning computes together; a matter of speed and memory alone."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if field.type is int and getattr(self, field.name) < 1:
+                raise ValueError(f"memory.{field.name} is {getattr(self, field.name)}: it must be at least 1.")
+        if self.features % self.heads:
+            raise ValueError(
+                f"memory.features is {self.features} and memory.heads is {self.heads}: the heads must divide the width."
+            )
+
+    def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
+        return FastWeightMemory(self, dtype)
+
+    def layer(self, dtype: jnp.dtype) -> "FastWeightLayer":
+        """One block with its memory."""
+        raise NotImplementedError
+
+    def empty(self, batch: int, key: jax.Array, dtype: jnp.dtype) -> State:
+        """The state of `batch` empty memories of one layer."""
+        return self.matrices(batch, dtype)
+
+    def matrices(self, batch: int, dtype: jnp.dtype, more_rows: int = 0) -> jax.Array:
+        """Zeros `[B, H, d + more_rows, d]`, in float32 at least: a sum of many terms stands still in bfloat16."""
+        width = self.features // self.heads
+        return jnp.zeros((batch, self.heads, width + more_rows, width), parameter_dtype(dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearAttention(FastWeightConfig):
+    """Linear attention (Katharopoulos et al., arXiv 2006.16236, eq. 16 to 20).
+
+        S ← S + v φ(k)ᵀ        z ← z + φ(k)        φ(x) = elu(x) + 1
+        y = S φ(q) / (zᵀ φ(q) + 10⁻⁶)
+
+    with `q, k, v` linear in `x̄`. The normaliser is that of the authors' code, so `y` is an average of all values since
+    the reset. Nothing is forgotten and nothing can be replaced.
+    """
+
+    def layer(self, dtype: jnp.dtype) -> "FastWeightLayer":
+        return LinearAttentionLayer(self, dtype)
+
+    def empty(self, batch: int, key: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        return self.matrices(batch, dtype, more_rows=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class MLSTM(FastWeightConfig):
+    """The matrix memory of xLSTM (Beck et al., arXiv 2405.04517, eq. 19 to 27), gates per head.
+
+        f = σ(w_f x̄ + b_f)        i = exp(w_i x̄ + b_i)        o = σ(W_o x̄ + b_o)
+        C ← f C + i v kᵀ           n ← f n + i k
+        y = o ⊙ C q / max(|nᵀ q|, 1)
+
+    with `q, v` linear in `x̄` and `k` too, scaled by `1 / √d`. As in the authors' code the biases `b_f` start evenly
+    spaced from 3 to 6, `b_i` start near 0 and both kernels at 0; the paper's biases of `q, k, v` are left out with it.
+
+    What is computed is `C e⁻ᵐ` and `n e⁻ᵐ` with `m ← max(log f + m, log i, 0)`. The paper has no 0 there; with it the
+    lower bound 1 of the normaliser, `e⁻ᵐ`, cannot overflow. `m` starts at 0. It is a maximum of sums, the same in
+    whatever order it is taken. The scaled normaliser is at least 10⁻⁶, which the authors' code adds.
+    """
+
+    def layer(self, dtype: jnp.dtype) -> "FastWeightLayer":
+        return MLSTMLayer(self, dtype)
+
+    def empty(self, batch: int, key: jax.Array, dtype: jnp.dtype) -> "MLSTMState":
+        log_scale = jnp.zeros((batch, self.heads), parameter_dtype(dtype))
+        return MLSTMState(self.matrices(batch, dtype, more_rows=1), log_scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class SHM(FastWeightConfig):
+    """Stable Hadamard memory (Le et al., arXiv 2410.10132).
+
+        M ← M ⊙ C + (η v) kᵀ        y = M q
+        C = 1 + tanh(θ[l] v_cᵀ)     the row `l` of a learned table `θ` is drawn anew at each step
+        k = ReLU(W_k x̄) / (10⁻⁵ + Σ ReLU(W_k x̄)), `q` likewise; η = σ(w_η x̄); v, v_c linear in x̄; no biases
+
+    The paper has one layer and one head, the defaults here. With more, each draws rows and has a table of its own.
+
+    The paper draws `l` uniformly, independently for each environment and step: the factors are then nearly independent
+    with mean 1, and so their products have mean 1. The code that its POPGym results come from draws integers from
+    `[0, 1)`: `l` is always the first, the calibration `θ` is fixed. Evaluation (`without_noise`) goes through the table
+    row after row, which draws nothing and leaves the distribution that was learned with: each row equally often, and
+    none twice in a row. The first row alone would meet a product of equal signs that learning never saw.
+
+    The calibration cannot clear what it chooses to. Within a step the sign of `C - 1` in column `j` is that of
+    `θ[l]` times that of `v_c[j]`, and `θ[l]` has both signs: where some rows of a column fade, others grow by as much.
+    Content is kept only where `v_c` is exactly 0, and else multiplied at each step by a random factor between 0 and 2
+    of mean 1 whose product has a variance that grows without bound.
+    """
+
+    layers: int = 1
+    heads: int = 1
+    theta: Literal["random", "first", "cycle"] = "random"
+    """random: a row drawn at each step (paper); first: always the same (its POPGym code); cycle: one after another."""
+    theta_rows: int = 128
+    """Rows L of the table `θ`."""
+
+    def layer(self, dtype: jnp.dtype) -> "FastWeightLayer":
+        return SHMLayer(self, dtype)
+
+    def empty(self, batch: int, key: jax.Array, dtype: jnp.dtype) -> "SHMState":
+        return SHMState(jax.random.split(key, batch), jnp.int32(0), self.matrices(batch, dtype))
+
+    def without_noise(self) -> Self:
+        return dataclasses.replace(self, theta="cycle") if self.theta == "random" else self
+
+
+@dataclasses.dataclass(frozen=True)
+class DeltaNet(FastWeightConfig):
+    """The delta rule (Schmidhuber 1992; Schlag et al., arXiv 2102.11174; Yang et al., arXiv 2406.06484).
+
+        S ← S (I - β k kᵀ) + β v kᵀ
+        y = RMSNorm(S q), one scale for all heads
+
+    with `v` linear in `x̄`, and `k, q` of length 1: `SiLU(W x̄)` over its norm. With `β = 1`, `S k = v` afterwards: the
+    memory is rewritten at one key and, at keys orthogonal to it, nowhere else. `β = 2 σ(w_β x̄ + b_β)` per head; beyond
+    1 the old value is not replaced but reflected, which lets a memory count (Grazzi et al., arXiv 2411.12537; the paper
+    has `σ`). There is no short convolution in front, which the paper has, nor its MLP.
+    """
+
+    gates: Literal["sigmoid", "hard"] = "sigmoid"
+    """sigmoid: never quite closed or open (published); hard: `clip(z / 6 + 1 / 2, 0, 1)` instead, which reaches 0 and 1
+    exactly, with the gradient of the sigmoid, so that a gate can leave them again."""
+
+    def layer(self, dtype: jnp.dtype) -> "FastWeightLayer":
+        return DeltaLayer(self, dtype, gated=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class GatedDeltaNet(DeltaNet):
+    """Gated delta rule (Yang et al., arXiv 2412.06464, section 3.1): `DeltaNet` with a forget gate and an output gate.
+
+        S ← α S (I - β k kᵀ) + β v kᵀ
+        y = RMSNorm(S q) ⊙ SiLU(W_g x̄)
+
+    `α = σ(w_α x̄ + b_α)` per head; `w_α` starts at 0, `b_α` evenly spaced from 3 to 6. (The paper's gate is that of
+    Mamba2, `σ(-w_α x̄ - b_α)ᵃ` with a learned `a`; as its code starts them, memories last some ten steps.) With hard
+    gates the memory starts out forgetting nothing, can be held exactly (`α = 1, β = 0`) and cleared in one step
+    (`α = 0`).
+    """
+
+    def layer(self, dtype: jnp.dtype) -> "FastWeightLayer":
+        return DeltaLayer(self, dtype, gated=True)
+
+
+class FastWeightMemory(Memory):
+    """See the module docstring. Inputs `[.., D]`, outputs `[.., config.features]`. The state is one per layer."""
+
+    config: FastWeightConfig
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        config = self.config
+        self.input_projection = nn.Dense(config.features, dtype=self.dtype, param_dtype=parameter_dtype(self.dtype))
+        self.layers = [config.layer(self.dtype) for _ in range(config.layers)]
+        self.final_norm = rms_norm(self.dtype)
+
+    def initial_state(self, batch: int, key: jax.Array | None = None) -> State:
+        keys = jax.random.split(jax.random.key(0) if key is None else key, self.config.layers)
+        return tuple(self.config.empty(batch, key, self.dtype) for key in keys)
+
+    def step(self, state: State, x: jax.Array, reset: jax.Array) -> tuple[State, jax.Array]:
+        state, ys = self.unroll(state, x[None], reset[None])
+        return state, ys[0]
+
+    def unroll(self, state: State, xs: jax.Array, resets: jax.Array) -> tuple[State, jax.Array]:
+        x, states = self.input_projection(xs), []
+        for layer, layer_state in zip(self.layers, state, strict=True):
+            layer_state, x = layer(layer_state, x, resets)
+            states.append(layer_state)
+        return tuple(states), self.final_norm(x)
+
+    def tokens_attended(self, state: State) -> jax.Array:
+        return jnp.int32(0)
+
+
+class Projected(NamedTuple):
+    """What every memory is written and read with, per step and head: each `[T, B, H, d]`."""
+
+    queries: jax.Array
+    keys: jax.Array
+    values: jax.Array
+
+
+class FastWeightLayer(nn.Module):
+    """One block: `x + W_o y`. A subclass says how its memory is written and read.
+
+    What enters the memory is computed for all steps at once by `tokens`, `read_chunk` carries the memory through the
+    steps of a chunk, and `finish` makes `y` of what was read.
+    """
+
+    config: FastWeightConfig
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        self.norm = rms_norm(self.dtype)
+        self.projection = self.dense(3 * self.config.features)
+        self.output = self.dense(self.config.features)
+
+    def __call__(self, state: State, x: jax.Array, resets: jax.Array) -> tuple[State, jax.Array]:
+        """Reads inputs `x` `[T, B, F]` with `resets` `[T, B]`."""
+        normed = self.norm(x)
+        # To the tokens of the next episode this one has weight 0, and 0 x NaN is NaN. So what is not finite writes
+        # nothing; its own output is NaN all the same, by the residual.
+        normed = jnp.where(jnp.isfinite(normed), normed, 0)
+        projected = Projected(*(self.by_head(part) for part in jnp.split(self.projection(normed), 3, axis=-1)))
+        state, tokens = self.tokens(state, normed, projected)
+        state, reads = in_chunks(self.read_chunk, self.config.chunk_length, state, tokens, resets)
+        return state, x + self.output(self.finish(reads.astype(self.dtype), normed).reshape(x.shape))
+
+    def dense(self, features: int, **settings: Any) -> nn.Dense:
+        """A linear map, without bias unless `settings` say otherwise."""
+        settings = {"use_bias": False, "dtype": self.dtype, "param_dtype": parameter_dtype(self.dtype), **settings}
+        return nn.Dense(features, **settings)
+
+    def by_head(self, x: jax.Array) -> jax.Array:
+        """`[.., F]` as `[.., H, d]`, in the precision of the recurrence."""
+        return x.reshape(*x.shape[:-1], self.config.heads, -1).astype(parameter_dtype(self.dtype))
+
+    def tokens(self, state: State, x: jax.Array, projected: Projected) -> tuple[State, Any]:
+        """What `read_chunk` needs of each step: a tree of `[T, B, ..]`. Draws from the state what is random."""
+        raise NotImplementedError
+
+    @staticmethod
+    def read_chunk(state: State, tokens: Any, resets: jax.Array) -> tuple[State, jax.Array]:
+        """Carries the state through `L` steps: `tokens` `[L, B, ..]`, `resets` `[L, B]`.
+
+        Returns:
+          The state afterwards and what the queries read, `[L, B, H, d]`.
+        """
+        raise NotImplementedError
+
+    def finish(self, reads: jax.Array, x: jax.Array) -> jax.Array:
+        """The output `y` `[T, B, H, d]`, from what was read `[T, B, H, d]` and the normalised input `[T, B, F]`."""
+        return reads
+
+
+def in_chunks(
+    read_chunk: Callable[[State, Any, jax.Array], tuple[State, jax.Array]],
+    length: int,
+    state: State,
+    tokens: Any,
+    resets: jax.Array,
+) -> tuple[State, jax.Array]:
+    """Reads `T` steps `length` at a time, and the rest. The backward pass keeps states between chunks only.
+
+    Args:
+      read_chunk: see `FastWeightLayer`.
+      length: steps in a chunk.
+      state: before the first step.
+      tokens: a tree of `[T, B, ..]`.
+      resets: bool `[T, B]`.
+
+    Returns:
+      The state after the last step and what was read, `[T, B, ..]`.
+    """
+    read_chunk = jax.checkpoint(read_chunk, prevent_cse=False)
+    steps, inputs, reads = resets.shape[0], (tokens, resets), []
+    whole = steps // length * length
+    if whole:
+        chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, length, *leaf.shape[1:]), inputs)
+        state, read = jax.lax.scan(lambda state, chunk: read_chunk(state, *chunk), state, chunks)
+        reads.append(read.reshape(whole, *read.shape[2:]))
+    if whole < steps:
+        state, read = read_chunk(state, *jax.tree.map(lambda leaf: leaf[whole:], inputs))
+        reads.append(read)
+    return state, jnp.concatenate(reads)
+
+
+# Chunks as attention. Inside them everything is laid out [B, H, L, ..].
+
+
+def to_heads(x: jax.Array) -> jax.Array:
+    """`[L, B, H, ..]` as `[B, H, L, ..]`."""
+    return jnp.moveaxis(x, 0, 2)
+
+
+def to_time(x: jax.Array) -> jax.Array:
+    """`[B, H, L, ..]` as `[L, B, H, ..]`."""
+    return jnp.moveaxis(x, 2, 0)
+
+
+def episodes(resets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Which steps of a chunk see which others, and which see what was before the chunk.
+
+    Args:
+      resets: bool `[L, B]`.
+
+    Returns:
+      bool `[B, 1, L, L]`: whether the second step is in the episode of the first and not after it; bool `[B, 1, L]`.
+    """
+    episode = jnp.cumsum(resets, axis=0, dtype=jnp.int32).T[:, None]
+    causal = jnp.tri(resets.shape[0], dtype=bool)[None, None]
+    return (episode[..., :, None] == episode[..., None, :]) & causal, episode == 0
+
+
+def read_and_write(
+    matrix: jax.Array,
+    projected: Projected,
+    weights: jax.Array,
+    kept: jax.Array,
+    carried: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Solves `S_t = a_t S_{t-1} + b_t v_t k_tᵀ` over a chunk and reads `S_t q_t`.
+
+    Args:
+      matrix: `[B, H, d', d]`, before the chunk.
+      projected: each `[B, H, L, d]`, the values `[B, H, L, d']`.
+      weights: `[B, H, L, L]`, how much of what the second step wrote is there at the first: `b_s a_{s+1} ... a_t`, 0
+        where it is not visible.
+      kept: `[B, H, L]`, how much of `matrix` is there: `a_1 ... a_t`.
+      carried: bool `[B, 1, L]`, whether any of it is.
+
+    Returns:
+      The matrix after the chunk and what was read, `[B, H, L, d']`.
+    """
+    queries, keys, values = projected
+    scores = jnp.einsum("bhtk,bhsk->bhts", queries, keys) * weights
+    before = kept[..., None] * jnp.einsum("bhtk,bhvk->bhtv", queries, matrix)
+    reads = jnp.where(carried[..., None], before, 0) + jnp.einsum("bhts,bhsv->bhtv", scores, values)
+    written = jnp.einsum("bhsv,bhsk->bhvk", values, weights[..., -1, :, None] * keys)
+    matrix = jnp.where(carried[..., -1:, None], kept[..., -1:, None] * matrix, 0) + written
+    return matrix, reads
+
+
+def with_ones(values: jax.Array) -> jax.Array:
+    """`values` `[.., d]` with a 1 appended: the row of the matrix that it writes is the sum of the keys."""
+    return jnp.concatenate([values, jnp.ones_like(values[..., :1])], axis=-1)
+
+
+class LinearAttentionLayer(FastWeightLayer):
+    """The equations of `LinearAttention`. The state is `S` with `z` as its last row, `[B, H, d + 1, d]`."""
+
+    def tokens(self, state: jax.Array, x: jax.Array, projected: Projected) -> tuple[jax.Array, Projected]:
+        queries, keys, values = projected
+        return state, Projected(nn.elu(queries) + 1, nn.elu(keys) + 1, with_ones(values))
+
+    @staticmethod
+    def read_chunk(state: jax.Array, tokens: Projected, resets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        projected = jax.tree.map(to_heads, tokens)
+        visible, carried = episodes(resets)
+        dtype = state.dtype
+        state, reads = read_and_write(state, projected, visible.astype(dtype), jnp.ones_like(carried, dtype), carried)
+        return state, to_time(reads[..., :-1] / (reads[..., -1:] + 1e-6))
+
+
+class MLSTMState(NamedTuple):
+    """State of an mLSTM: everything in it is `e⁻ᵐ` of its true size."""
+
+    matrix: jax.Array
+    """`C`, with `n` as its last row: `[B, H, d + 1, d]`."""
+    log_scale: jax.Array
+    """`m`, at least 0: `[B, H]`."""
+
+
+class MLSTMTokens(NamedTuple):
+    """What an mLSTM reads at each step."""
+
+    projected: Projected
+    log_forget: jax.Array
+    """`log f` `[T, B, H]`."""
+    log_input: jax.Array
+    """`log i` `[T, B, H]`."""
+
+
+class MLSTMLayer(FastWeightLayer):
+    """The equations of `MLSTM`."""
+
+    def setup(self) -> None:
+        super().setup()
+        heads, zeros = self.config.heads, nn.initializers.zeros
+        self.forget_gate = self.dense(heads, use_bias=True, kernel_init=zeros, bias_init=remember_long)
+        self.input_gate = self.dense(heads, use_bias=True, kernel_init=zeros, bias_init=nn.initializers.normal(0.1))
+        self.output_gate = self.dense(self.config.features, use_bias=True)
+
+    def tokens(self, state: MLSTMState, x: jax.Array, projected: Projected) -> tuple[MLSTMState, MLSTMTokens]:
+        dtype = state.log_scale.dtype
+        log_forget = nn.log_sigmoid(self.forget_gate(x).astype(dtype))
+        log_input = self.input_gate(x).astype(dtype)
+        self.sow("intermediates", "forget_gate", jnp.exp(log_forget))
+        self.sow("intermediates", "log_input_gate", log_input)
+        queries, keys, values = projected
+        projected = Projected(queries, keys * keys.shape[-1] ** -0.5, with_ones(values))
+        return state, MLSTMTokens(projected, log_forget, log_input)
+
+    @staticmethod
+    def read_chunk(state: MLSTMState, tokens: MLSTMTokens, resets: jax.Array) -> tuple[MLSTMState, jax.Array]:
+        projected, log_forget, log_input = jax.tree.map(to_heads, tokens)
+        visible, carried = episodes(resets)
+        # Since the chunk or the episode began. One sum over the chunk would do, but its rounding would reach across.
+        since_start = jnp.where(visible, log_forget[..., None, :], 0).sum(axis=-1)
+        log_kept = jnp.where(carried, since_start + state.log_scale[..., None], -jnp.inf)
+        # Masked before the exponential, which would overflow for later steps.
+        log_decay = jnp.where(visible, since_start[..., :, None] - since_start[..., None, :], -jnp.inf)
+        bounded = (log_decay + jnp.maximum(log_input, 0)[..., None, :]).max(axis=-1)
+        # Only a unit of measurement: what is read does not depend on it.
+        log_scale = jax.lax.stop_gradient(jnp.maximum(log_kept, bounded))
+        weights = jnp.exp(log_decay + log_input[..., None, :] - log_scale[..., None])
+        matrix, reads = read_and_write(state.matrix, projected, weights, jnp.exp(log_kept - log_scale), carried)
+        least = jnp.maximum(jnp.exp(-log_scale), 1e-6)[..., None]
+        reads = reads[..., :-1] / jnp.maximum(jnp.abs(reads[..., -1:]), least)
+        return MLSTMState(matrix, log_scale[..., -1]), to_time(reads)
+
+    def finish(self, reads: jax.Array, x: jax.Array) -> jax.Array:
+        return nn.sigmoid(self.output_gate(x)).reshape(reads.shape) * reads
+
+
+def remember_long(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+    """Initial biases of forget gates, evenly spaced from 3 to 6: half-lives of about 14 to 280 steps."""
+    return jnp.linspace(3, 6, *shape, dtype=dtype)
+
+
+class DeltaTokens(NamedTuple):
+    """What a delta rule reads at each step."""
+
+    projected: Projected
+    write: jax.Array
+    """`β` `[T, B, H]`."""
+    forget: jax.Array | None
+    """`α` `[T, B, H]`; `None`: 1."""
+
+
+class DeltaLayer(FastWeightLayer):
+    """The equations of `DeltaNet`, and, `gated`, of `GatedDeltaNet`. The state is `S`, `[B, H, d, d]`."""
+
+    gated: bool
+
+    def setup(self) -> None:
+        super().setup()
+        heads, zeros = self.config.heads, nn.initializers.zeros
+        self.write_gate = self.dense(heads, use_bias=True)
+        if self.gated:
+            self.forget_gate = self.dense(heads, use_bias=True, kernel_init=zeros, bias_init=remember_long)
+            self.output_gate = self.dense(self.config.features)
+        self.read_norm = rms_norm(self.dtype)
+
+    def tokens(self, state: jax.Array, x: jax.Array, projected: Projected) -> tuple[jax.Array, DeltaTokens]:
+        queries, keys, values = projected
+        write = 2 * self._open(self.write_gate(x).astype(state.dtype))
+        self.sow("intermediates", "write_gate", write)
+        forget = None
+        if self.gated:
+            forget = self._open(self.forget_gate(x).astype(state.dtype))
+            self.sow("intermediates", "forget_gate", forget)
+        return state, DeltaTokens(Projected(unit(nn.silu(queries)), unit(nn.silu(keys)), values), write, forget)
+
+    def _open(self, z: jax.Array) -> jax.Array:
+        """How far a gate is open, from 0 to 1."""
+        soft = nn.sigmoid(z)
+        if self.config.gates == "sigmoid":
+            return soft
+        return jax.lax.stop_gradient(nn.hard_sigmoid(z)) + (soft - jax.lax.stop_gradient(soft))
+
+    @staticmethod
+    def read_chunk(state: jax.Array, tokens: DeltaTokens, resets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        projected, write, forget = jax.tree.map(to_heads, tokens)
+        visible, carried = episodes(resets)
+        if forget is None:
+            weights, kept = visible.astype(state.dtype), jnp.ones_like(carried, state.dtype)
+        else:
+            weights, kept = decay(forget, visible)
+        # Step t writes u_t k_tᵀ, the correction u_t = β_t (v_t - α_t S_{t-1} k_t), and S_{t-1} holds the corrections
+        # before it: a triangular system. Its inverse is applied to the values and, apart from them, to the keys that
+        # read the matrix before the chunk: a step that does not see that matrix does not touch it.
+        _, keys, values = projected
+        overlap = write[..., None] * weights * jnp.einsum("bhtk,bhsk->bhts", keys, keys)
+        solution = unit_lower_inverse(overlap) * write[..., None, :]
+        corrections = solution @ values
+        reads_before = solution @ jnp.where(carried[..., None], kept[..., None] * keys, 0)
+        before = jnp.einsum("bhtk,bhvk->bhtv", reads_before, state)
+        corrections = corrections - jnp.where(carried[..., None], before, 0)
+        state, reads = read_and_write(state, projected._replace(values=corrections), weights, kept, carried)
+        return state, to_time(reads)
+
+    def finish(self, reads: jax.Array, x: jax.Array) -> jax.Array:
+        reads = self.read_norm(reads)
+        return reads * nn.silu(self.output_gate(x)).reshape(reads.shape) if self.gated else reads
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """`x` `[.., d]` divided by its length; 0 stays 0."""
+    return x * jax.lax.rsqrt((x * x).sum(axis=-1, keepdims=True) + 1e-6)
+
+
+def unit_lower_inverse(x: jax.Array) -> jax.Array:
+    """The inverse of `I` plus the part of `x` `[.., L, L]` below the diagonal.
+
+    The inverses of two neighbouring blocks on the diagonal give that of the block they form:
+    `(D + E)⁻¹ = D⁻¹ - D⁻¹ E D⁻¹`, `E` being what is below the diagonal between them. So it takes `log2 L` rounds of
+    matrix products, which made the delta rule some fifteen times as fast on a CPU as `triangular_solve`.
+    """
+    index = jnp.arange(x.shape[-1])
+    row, column = index[:, None], index[None]
+    inverse = jnp.broadcast_to(jnp.eye(len(index), dtype=x.dtype), x.shape)
+    size = 1
+    while size < len(index):
+        between = (row // (2 * size) == column // (2 * size)) & (row // size > column // size)
+        inverse = inverse - inverse @ jnp.where(between, x, 0) @ inverse
+        size *= 2
+    return inverse
+
+
+def decay(forget: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Products of forget gates within a chunk, from each step it sees to each step, and from the start.
+
+    Multiplied out rather than divided or taken through logarithms, so that gates may be 0 and still have a gradient.
+
+    Args:
+      forget: `[B, H, L]`.
+      visible: bool `[B, 1, L, L]`.
+
+    Returns:
+      `[B, H, L, L]`, at `[t, s]` the product of the gates from `s + 1` to `t`, 0 where `s` is not visible; and
+      `[B, H, L]`, the product up to `t`.
+    """
+    later = jnp.tri(forget.shape[-1], k=-1, dtype=bool)[None, None]
+    products = jnp.cumprod(jnp.where(later, forget[..., :, None], 1), axis=-2)
+    return jnp.where(visible, products, 0), jnp.cumprod(forget, axis=-1)
+
+
+class SHMState(struct.PyTreeNode):
+    """State of an SHM."""
+
+    key: jax.Array
+    """PRNG keys of the rows drawn, `[B]`: each environment draws for itself, whichever minibatch it is in."""
+    clock: jax.Array
+    """Steps read so far, int32, shared."""
+    matrix: jax.Array
+    """`M`, `[B, H, d, d]`."""
+
+
+class SHMTokens(NamedTuple):
+    """What an SHM reads at each step, each `[T, B, H, d]`."""
+
+    projected: Projected
+    theta: jax.Array
+    """`θ[l]`."""
+    calibration: jax.Array
+    """`v_c`."""
+
+
+class SHMLayer(FastWeightLayer):
+    """The equations of `SHM`. A product of calibrations is no outer product again: a chunk is read step by step."""
+
+    def setup(self) -> None:
+        super().setup()
+        config = self.config
+        self.calibration = self.dense(config.features)
+        self.write_gate = self.dense(config.heads)
+        self.theta = self.param(
+            "theta",
+            nn.initializers.xavier_uniform(),
+            (config.theta_rows, config.features),
+            parameter_dtype(self.dtype),
+        )
+
+    def tokens(self, state: SHMState, x: jax.Array, projected: Projected) -> tuple[SHMState, SHMTokens]:
+        queries, keys, values = projected
+        write = nn.sigmoid(self.write_gate(x)).astype(values.dtype)
+        self.sow("intermediates", "write_gate", write)
+        tokens = SHMTokens(
+            Projected(share(nn.relu(queries)), share(nn.relu(keys)), write[..., None] * values),
+            self.by_head(self.theta[theta_rows(self.config, state, x.shape[0])]),
+            self.by_head(self.calibration(x)),
+        )
+        return state.replace(clock=state.clock + x.shape[0]), tokens
+
+    @staticmethod
+    def read_chunk(state: SHMState, tokens: SHMTokens, resets: jax.Array) -> tuple[SHMState, jax.Array]:
+        def step(matrix: jax.Array, inputs: tuple[SHMTokens, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            (projected, theta, calibration), reset = inputs
+            query, key, value = projected
+            matrix = jnp.where(reset[:, None, None, None], 0, matrix)
+            matrix = matrix * calibrate(theta, calibration) + value[..., :, None] * key[..., None, :]
+            return matrix, jnp.einsum("bhvk,bhk->bhv", matrix, query)
+
+        # The calibrations are computed again rather than kept, a matrix per step.
+        step = jax.checkpoint(step, prevent_cse=False)
+        matrix, reads = jax.lax.scan(step, state.matrix, (tokens, resets))
+        return state.replace(matrix=matrix), reads
+
+
+def theta_rows(config: SHM, state: SHMState, steps: int) -> jax.Array:
+    """The row of `θ` for each of the next `T = steps` steps, int32 `[T, B]`: drawn from the state, to be replayed."""
+    clock = state.clock + jnp.arange(steps, dtype=jnp.int32)
+    match config.theta:
+        case "random":
+
+            def draw(key: jax.Array, time: jax.Array) -> jax.Array:
+                return jax.random.randint(jax.random.fold_in(key, time), (), 0, config.theta_rows, jnp.int32)
+
+            return jax.vmap(jax.vmap(draw, in_axes=(0, None)), in_axes=(None, 0))(state.key, clock)
+        case "first":
+            rows = jnp.zeros_like(clock)
+        case "cycle":
+            rows = clock % config.theta_rows
+    return jnp.broadcast_to(rows[:, None], (steps, *state.key.shape))
+
+
+def calibrate(theta: jax.Array, calibration: jax.Array) -> jax.Array:
+    """`C = 1 + tanh(θ v_cᵀ)` `[.., d, d]`, between 0 and 2."""
+    return 1 + jnp.tanh(theta[..., :, None] * calibration[..., None, :])
+
+
+def share(x: jax.Array) -> jax.Array:
+    """Non-negative `x` `[.., d]` divided by its sum."""
+    return x / (1e-5 + x.sum(axis=-1, keepdims=True))
