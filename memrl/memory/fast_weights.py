@@ -618,7 +618,7 @@ class SHMLayer(FastWeightLayer):
         self.sow("intermediates", "write_gate", write)
         tokens = SHMTokens(
             Projected(share(nn.relu(queries)), share(nn.relu(keys)), write[..., None] * values),
-            self.by_head(self.theta[theta_rows(self.config, state, x.shape[0])]),
+            self.by_head(jnp.take(self.theta, theta_rows(self.config, state, x.shape[0]), axis=0)),
             self.by_head(self.calibration(x)),
         )
         return state.replace(clock=state.clock + x.shape[0]), tokens
