@@ -1,11 +1,14 @@
-"""Pictures of results, as PNG files. A file already there is replaced only once the new one is complete."""
+"""Pictures of results. A file already there is replaced only once the new one is complete.
+
+Those of one run are PNG files; those that compare runs are written as PNG and as SVG.
+"""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,20 +54,11 @@ def plot_horizons(evaluation: Mapping[str, Any], path: str | Path) -> Path:
             budget = "the whole trial" if entry["budget"] is None else f"{entry['budget']} steps"
             label = "agent" if len(entries) == 1 else f"remembers {budget}"
             _line_with_interval(axes, time, entry, color=colour, label=label)
-        axes.axvline(evaluation["trial_length"], color="0.4", linewidth=1)
-        axes.annotate(
-            "trained length",
-            (evaluation["trial_length"], 0),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, 4),
-            textcoords="offset points",
-            fontsize="small",
-            color="0.4",
-        )
+        _mark(axes, evaluation["trial_length"], "trained length")
         axes.set_xlim(0, horizon)
         axes.set_xlabel("time in the trial (steps)")
         axes.set_ylabel(f"return per {window} steps")
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        _legend_beside(axes)
     return Path(path)
 
 
@@ -134,6 +128,24 @@ def _legend_above(axes) -> None:
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0)
 
 
+def _legend_beside(axes) -> None:
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _mark(axes, x: float, name: str) -> None:
+    """A vertical line with its name."""
+    axes.axvline(x, color="0.4", linewidth=1)
+    axes.annotate(
+        name,
+        (x, 0),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, 4),
+        textcoords="offset points",
+        fontsize="small",
+        color="0.4",
+    )
+
+
 def _line_with_interval(axes, time: np.ndarray, entry: Mapping[str, Any], color, **style) -> None:
     low, high = entry["return_per_window_low"], entry["return_per_window_high"]
     axes.fill_between(time, low, high, color=color, alpha=0.2, linewidth=0)
@@ -141,23 +153,218 @@ def _line_with_interval(axes, time: np.ndarray, entry: Mapping[str, Any], color,
 
 
 @contextmanager
-def _axes(path: str | Path, width: float = 4.8, height: float = 3.2, grid: str = "y") -> Iterator[Any]:
-    """Axes to draw on, saved to `path` afterwards."""
+def _axes(
+    path: str | Path, width: float = 4.8, height: float = 3.2, grid: str | None = "y", formats: Sequence[str] = ("png",)
+) -> Iterator[Any]:
+    """Axes to draw on, saved to `path` afterwards, with each of the `formats` for its suffix.
+
+    The axis that `grid` names begins at 0 or, if there is something below, there.
+    """
     # Not through pyplot, which would look for a display and remember every figure.
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis=grid, color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
+    if grid is not None:
+        axes.grid(axis=grid, color="0.9", linewidth=0.8)
+        axes.set_axisbelow(True)
     yield axes
     if grid == "y":
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    else:
+    if grid == "x":
         axes.set_xlim(left=min(0, axes.get_xlim()[0]))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    incomplete = path.with_name(path.name + ".incomplete")
-    figure.savefig(incomplete, format="png", dpi=200)
-    os.replace(incomplete, path)
+    # The same figures give the same file: no date in it, no names drawn at random.
+    settings = {"png": {"dpi": 200}, "svg": {"metadata": {"Date": None}}}
+    for kind in formats:
+        complete = path.with_suffix(f".{kind}")
+        incomplete = complete.with_name(complete.name + ".incomplete")
+        with rc_context({"svg.hashsalt": "memrl"}):
+            figure.savefig(incomplete, format=kind, **settings[kind])
+        os.replace(incomplete, complete)
+
+
+# Comparisons of policies. Every one has the same colour, line and marker in every picture that is given the same names.
+
+POLICIES = (AGENT, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""The palette of Okabe and Ito without black, which is for references, and yellow, which is too pale for lines."""
+DASHES = ("-", "--", "-.", ":")
+"""Styles of lines; after the last colour they begin again with the next style."""
+MARKERS = "osD^vP"
+FORMATS = ("png", "svg")
+FEW_POINTS = 30
+"""Lines of no more points than this have markers."""
+
+
+class Curve(NamedTuple):
+    """What is known at some points: arrays `[points]`; `low` and `high` are None where there is no interval."""
+
+    x: np.ndarray
+    value: np.ndarray
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+
+
+class Style(NamedTuple):
+    """How a policy is drawn."""
+
+    color: str
+    linestyle: str
+    marker: str
+
+
+def policy_styles(names: Sequence[str]) -> dict[str, Style]:
+    """A style for each name, all different for up to 24 of them."""
+    number = len(POLICIES)
+    return {
+        name: Style(POLICIES[i % number], DASHES[i // number % len(DASHES)], MARKERS[(i + i // number) % len(MARKERS)])
+        for i, name in enumerate(names)
+    }
+
+
+def plot_curves(
+    curves: Mapping[str, Curve],
+    path: str | Path,
+    styles: Mapping[str, Style],
+    *,
+    xlabel: str,
+    ylabel: str,
+    references: Mapping[str, Curve | float] | None = None,
+    mark: tuple[float, str] | None = None,
+) -> list[Path]:
+    """Draws a line for each policy, its interval as a band.
+
+    Args:
+      curves: by name.
+      path: the file to write; its suffix is replaced.
+      styles: of at least these names.
+      xlabel, ylabel: what the axes show, with units.
+      references: of players to compare with: lines, or figures that hold everywhere.
+      mark: a point in time to be marked, and what it is called.
+
+    Returns:
+      The files.
+    """
+    with _axes(path, width=6.4, formats=FORMATS) as axes:
+        for (name, reference), (colour, dashes) in zip((references or {}).items(), cycle(REFERENCES), strict=False):
+            if isinstance(reference, Curve):
+                axes.plot(reference.x, reference.value, color=colour, linestyle=dashes, linewidth=1.2, label=name)
+            else:
+                axes.axhline(reference, color=colour, linestyle=dashes, linewidth=1.2, label=name)
+        for name, curve in curves.items():
+            style = styles[name]
+            if curve.low is not None and curve.high is not None:
+                axes.fill_between(curve.x, curve.low, curve.high, color=style.color, alpha=0.18, linewidth=0)
+            few = {"marker": style.marker, "markersize": 3.5} if len(curve.x) <= FEW_POINTS else {}
+            axes.plot(
+                curve.x, curve.value, color=style.color, linestyle=style.linestyle, linewidth=1.6, label=name, **few
+            )
+        if mark is not None:
+            _mark(axes, *mark)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        _legend_beside(axes)
+    return [Path(path).with_suffix(f".{kind}") for kind in FORMATS]
+
+
+def plot_costs(
+    points: Mapping[str, Curve], path: str | Path, styles: Mapping[str, Style], *, xlabel: str, ylabel: str
+) -> list[Path]:
+    """Draws what each policy reaches at each cost, on a logarithmic axis, with intervals; as `plot_curves`."""
+    with _axes(path, width=6.4, formats=FORMATS) as axes:
+        for name, curve in points.items():
+            style = styles[name]
+            errors = None
+            if curve.low is not None and curve.high is not None:
+                # An interval of percentiles may leave out the figure itself.
+                errors = np.maximum([curve.value - curve.low, curve.high - curve.value], 0)
+            axes.errorbar(
+                curve.x,
+                curve.value,
+                errors,
+                color=style.color,
+                linestyle=style.linestyle,
+                marker=style.marker,
+                markersize=5,
+                linewidth=1.2,
+                capsize=2,
+                label=name,
+            )
+        axes.set_xscale("log")
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        _legend_beside(axes)
+    return [Path(path).with_suffix(f".{kind}") for kind in FORMATS]
+
+
+def plot_intervals(
+    estimates: Mapping[str, tuple[float, float | None, float | None]],
+    path: str | Path,
+    styles: Mapping[str, Style],
+    *,
+    xlabel: str,
+) -> list[Path]:
+    """Draws a figure for each policy, below each other, with its interval `(value, low, high)`; as `plot_curves`."""
+    height = np.arange(len(estimates))[::-1]
+    with _axes(path, height=max(1.4, 0.7 + 0.3 * len(estimates)), grid="x", formats=FORMATS) as axes:
+        for y, (name, (value, low, high)) in zip(height, estimates.items(), strict=True):
+            style = styles[name]
+            if low is not None and high is not None:
+                axes.plot([low, high], [y, y], color=style.color, linewidth=7, alpha=0.35, solid_capstyle="butt")
+            axes.plot([value], [y], marker=style.marker, color=style.color, markersize=6)
+        axes.set_yticks(height, list(estimates))
+        axes.set_ylim(-0.6, len(estimates) - 0.4)
+        axes.set_xlabel(xlabel)
+    return [Path(path).with_suffix(f".{kind}") for kind in FORMATS]
+
+
+def plot_matrix(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    path: str | Path,
+    *,
+    label: str,
+    limits: tuple[float, float],
+    diverging: bool = False,
+    xlabel: str = "",
+    ylabel: str = "",
+) -> list[Path]:
+    """Draws figures `[rows, columns]` as colours, and writes them into their cells; NaN leaves a cell empty.
+
+    Args:
+      values: the figures.
+      rows, columns: their names.
+      path: the file to write; its suffix is replaced.
+      label: what the figures are.
+      limits: the figures of the first and the last colour.
+      diverging: whether the middle of the limits is what matters.
+      xlabel, ylabel: what rows and columns are.
+
+    Returns:
+      The files.
+    """
+    import matplotlib
+
+    size = {"width": 2.6 + 0.62 * len(columns), "height": 1.7 + 0.34 * len(rows)}
+    colours = matplotlib.colormaps["PuOr" if diverging else "viridis"]
+    with _axes(path, **size, grid=None, formats=FORMATS) as axes:
+        axes.spines[["left", "bottom"]].set_visible(False)
+        image = axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                red, green, blue, _ = colours(image.norm(value))
+                dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5  # perceived brightness
+                color = "white" if dark else "black"
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize="small", color=color)
+        axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(rows)), rows)
+        axes.tick_params(length=0)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.figure.colorbar(image, ax=axes, label=label)
+    return [Path(path).with_suffix(f".{kind}") for kind in FORMATS]

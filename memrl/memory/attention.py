@@ -134,19 +134,18 @@ def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
-def alibi(index: jax.Array, items: jax.Array, heads: int, dtype: jnp.dtype) -> jax.Array:
+def alibi(distances: jax.Array, heads: int, dtype: jnp.dtype) -> jax.Array:
     """Attention with linear biases (ALiBi, arXiv 2108.12409, section 3): `[1, H, Q, N]`, at least float32.
 
     Head `h = 1 .. H` lowers the logit of a token by `2^(-8 h / H)` for every step that it is back.
 
     Args:
-      index: int32 `[Q]`, the index of each query.
-      items: int32 `[N]`, the index of the token in each slot.
+      distances: int32 `[Q, N]`, steps that each slot is back from each query.
+      heads: `H`.
     """
     wide = parameter_dtype(dtype)
     slopes = 2.0 ** (-8.0 * jnp.arange(1, heads + 1, dtype=wide) / heads)
-    distances = (index[:, None] - items[None, :]).astype(wide)
-    return -slopes[None, :, None, None] * distances[None, None]
+    return -slopes[None, :, None, None] * distances.astype(wide)[None, None]
 
 
 def finite(values: jax.Array) -> jax.Array:
@@ -254,6 +253,13 @@ def ring_index(written: jax.Array, slots: int) -> jax.Array:
     """
     latest = written - 1
     return latest - (latest - jnp.arange(slots, dtype=jnp.int32)) % slots
+
+
+def update_ring(ring: jax.Array, new: jax.Array, held: jax.Array, axis: int) -> jax.Array:
+    """`ring` after several writes along `axis`: slot `i` takes item `held[i]` of `new`, if not negative."""
+    shape = [1] * ring.ndim
+    shape[axis] = -1
+    return jnp.where((held >= 0).reshape(shape), jnp.take(new, held, axis=axis, mode="clip"), ring)
 
 
 def latest_reset(resets: jax.Array, index: jax.Array) -> jax.Array:

@@ -48,15 +48,16 @@ from memrl.memory.attention import (
     check_transformer,
     empty_cache,
     finite,
-    latest_reset,
     ring_index,
     rms_norm,
     rotation,
     softmax,
+    update_ring,
     write_at,
 )
 from memrl.memory.base import Memory, MemoryConfig, parameter_dtype
 from memrl.memory.transformer_xl import sinusoids
+from memrl.memory.window import Spans, cut
 
 
 class Chunks(NamedTuple):
@@ -287,13 +288,6 @@ def summarise(contents: jax.Array, visible: jax.Array) -> jax.Array:
     return (total / number[..., None]).astype(contents.dtype)
 
 
-def update_ring(ring: jax.Array, new: jax.Array, held: jax.Array, axis: int) -> jax.Array:
-    """`ring` after several writes along `axis`: slot `i` takes item `held[i]` of `new`, if not negative."""
-    shape = [1] * ring.ndim
-    shape[axis] = -1
-    return jnp.where((held >= 0).reshape(shape), jnp.take(new, held, axis=axis, mode="clip"), ring)
-
-
 class ChunkLayer(TransformerLayer):
     """A transformer layer that reads chunks between its attention and its MLP."""
 
@@ -360,19 +354,10 @@ class ChunkMemory(Memory):
         return ChunkState(clock=state.clock + 1, first=first, layers=layers), hidden[:, 0]
 
     def unroll(self, state: ChunkState, xs: jax.Array, resets: jax.Array) -> tuple[ChunkState, jax.Array]:
-        steps = xs.shape[0]
-        # Attention in the window is computed span by span, each of which sees itself and the one before: the cost is
-        # that of the steps times the window, not of their square. The last span is filled up.
-        spans = -(-steps // self.config.window)
-        padding = 0 if spans == 1 else spans * self.config.window - steps
-        xs, resets = (
-            jnp.pad(a.swapaxes(0, 1), ((0, 0), (0, padding)) + ((0, 0),) * (a.ndim - 2)) for a in (xs, resets)
-        )
-        index = state.clock + jnp.arange(steps + padding, dtype=jnp.int32)
-        first = jnp.maximum(latest_reset(resets, index), state.first[:, None])
-        hidden, layers = self._read(xs, state.layers, self._view_of_many(state.clock, index, first, steps, spans))
-        state = ChunkState(clock=state.clock + steps, first=first[:, steps - 1], layers=layers)
-        return state, hidden[:, :steps].swapaxes(0, 1)
+        spans, inputs = cut(state.clock, state.first, xs, resets, self.config.window)
+        hidden, layers = self._read(inputs, state.layers, self._view_of_many(spans))
+        state = ChunkState(clock=state.clock + spans.steps, first=spans.first[:, spans.steps - 1], layers=layers)
+        return state, hidden[:, : spans.steps].swapaxes(0, 1)
 
     def tokens_attended(self, state: ChunkState) -> jax.Array:
         """Steps in the window, summaries of chunks, and steps of those read (all, where a reset cuts one)."""
@@ -453,37 +438,15 @@ class ChunkMemory(Memory):
 
         return View(clock[None], first, 1, look, remember)
 
-    def _view_of_many(self, clock: jax.Array, index: jax.Array, first: jax.Array, steps: int, spans: int) -> View:
-        """Learning: what was carried over and what is new, side by side. Only the first `steps` tokens are written."""
+    def _view_of_many(self, spans: Spans) -> View:
+        """Learning: what was carried over and what is new, side by side. Only the tokens that are there are written."""
         config, slots, length = self.config, self.config.capacity + 1, self.config.chunk_length
-        batch = first.shape[0]
-
-        # The window.
-        own = index.reshape(1, spans, -1)
-        previous = preceding(ring_index(clock, config.window)[None, None], own)
-        oldest = jnp.maximum(first, index[None] - (config.window - 1)).reshape(batch, spans, -1, 1)
-        held_tokens = ring_index(clock + steps, config.window) - clock
-
-        def seen(tokens: jax.Array) -> jax.Array:
-            """Which `tokens` `[1, spans, n]` are seen, bool `[B * spans, K / spans, n]`."""
-            visible = (tokens[:, :, None] >= oldest) & (tokens[:, :, None] <= own[..., None])
-            return visible.reshape(batch * spans, *visible.shape[2:])
-
-        sees_previous, sees_own = seen(previous), seen(own)
+        clock, first, steps = spans.index[0], spans.first, spans.steps
+        visible = spans.visible()
 
         def look(ring: KeysValues, new: KeysValues) -> tuple[list[Block], KeysValues]:
-            by_span = jax.tree.map(lambda n: n.reshape(batch, spans, *n.shape[1:]), new)
-            before = jax.tree.map(
-                lambda r, n: preceding(r[:, None], n).reshape(batch * spans, *r.shape[1:]), ring, by_span
-            )
-            ring = jax.tree.map(
-                lambda r, n: update_ring(
-                    r, n.swapaxes(1, 2).reshape(*r.shape[:2], -1, r.shape[3]), held_tokens, axis=2
-                ),
-                ring,
-                by_span,
-            )
-            return [Block(*before, sees_previous), Block(*new, sees_own)], ring
+            groups, ring = spans.join(ring, new)
+            return [Block(*group, seen) for group, seen in zip(groups, visible, strict=True)], ring
 
         # The chunks: those carried over, then those with new tokens, of which the first may have been open before.
         chunk = clock // length
@@ -499,7 +462,7 @@ class ChunkMemory(Memory):
 
         def remember(before: LayerState, new: jax.Array) -> tuple[Chunks, jax.Array, jax.Array]:
             new = new[:, :steps]
-            in_chunks = (batch, -1, length, config.features)
+            in_chunks = (new.shape[0], -1, length, config.features)
             opened = jax.lax.dynamic_slice_in_dim(before.contents, chunk % slots * length, length, axis=1)
             rows = jnp.pad(opened, ((0, 0), (0, (touched.size - 1) * length), (0, 0)))
             rows = jax.lax.dynamic_update_slice_in_dim(rows, new, clock % length, axis=1).reshape(in_chunks)
@@ -512,9 +475,4 @@ class ChunkMemory(Memory):
             contents = update_ring(before.contents, new, held_rows, axis=1)
             return chunks, contents, update_ring(before.summaries, summaries, held_chunks, axis=1)
 
-        return View(index, first, spans, look, remember)
-
-
-def preceding(carried: jax.Array, spans: jax.Array) -> jax.Array:
-    """What comes before each span: `carried` `[B, 1, ..]` before the first of `spans` `[B, S, ..]`."""
-    return carried if spans.shape[1] == 1 else jnp.concatenate([carried, spans[:, :-1]], axis=1)
+        return View(spans.index, first, spans.number, look, remember)

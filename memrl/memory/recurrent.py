@@ -6,7 +6,7 @@ the gradient; one product for all gates and a hand-written backward pass made no
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -56,8 +56,7 @@ class GRU(MemoryConfig):
         _check_features(self.features)
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
-        cell = nn.GRUCell(self.features, dtype=dtype, param_dtype=parameter_dtype(dtype))
-        return RecurrentMemory(cell, dtype)
+        return RecurrentMemory(GRUCell(self.features, dtype=dtype, param_dtype=parameter_dtype(dtype)), dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +109,33 @@ class RecurrentMemory(Memory):
         scan = nn.scan(
             lambda memory, state, inputs: memory.step(state, *inputs),
             variable_broadcast="params",
+            variable_axes={"intermediates": 0},
             split_rngs={"params": False},
         )
         return scan(self, state, (xs, resets))
 
     def tokens_attended(self, state: State) -> jax.Array:
         return jnp.zeros(jax.tree.leaves(state)[0].shape[0], jnp.int32)
+
+
+class GRUCell(nn.GRUCell):
+    """The equations of `GRU`: Flax's cell, whose gates are sown as well."""
+
+    @nn.compact
+    def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def dense(name: str, **settings: Any) -> nn.Dense:
+            return nn.Dense(self.features, dtype=self.dtype, param_dtype=self.param_dtype, name=name, **settings)
+
+        def from_hidden(name: str, use_bias: bool = False) -> jax.Array:
+            return dense(name, use_bias=use_bias, kernel_init=nn.initializers.orthogonal())(carry)
+
+        reset = nn.sigmoid(dense("ir")(inputs) + from_hidden("hr"))
+        keep = nn.sigmoid(dense("iz")(inputs) + from_hidden("hz"))
+        candidate = nn.tanh(dense("in")(inputs) + reset * from_hidden("hn", use_bias=True))
+        self.sow("intermediates", "reset_gate", reset)
+        self.sow("intermediates", "keep_gate", keep)
+        hidden = (1.0 - keep) * candidate + keep * carry
+        return hidden, hidden
 
 
 class LSTMState(NamedTuple):
@@ -143,9 +163,12 @@ class LSTMCell(nn.RNNCellBase):
             )
             return from_input(inputs) + from_hidden(carry.hidden)
 
-        forget = nn.sigmoid(gate("f", self.forget_bias))
-        cell = forget * carry.cell + nn.sigmoid(gate("i")) * nn.tanh(gate("g"))
-        hidden = nn.sigmoid(gate("o")) * nn.tanh(cell)
+        forget, write = nn.sigmoid(gate("f", self.forget_bias)), nn.sigmoid(gate("i"))
+        cell = forget * carry.cell + write * nn.tanh(gate("g"))
+        read = nn.sigmoid(gate("o"))
+        for name, openness in (("forget_gate", forget), ("input_gate", write), ("output_gate", read)):
+            self.sow("intermediates", name, openness)
+        hidden = read * nn.tanh(cell)
         return LSTMState(cell, hidden), hidden
 
     @nn.nowrap

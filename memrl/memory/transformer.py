@@ -114,7 +114,7 @@ class ContextTransformer(WindowMemory):
     ) -> tuple[jax.Array, tuple[KeysValues, ...]]:
         config = self.config
         x = self.input_projection(inputs)
-        turn, biases = None, [None] * len(view.items)
+        turn, biases = None, [None] * len(view.distances)
         match config.positions:
             case "rotary":
                 turn = rotation(view.age, config.features // config.heads, config.rotary_base, self.dtype)
@@ -122,7 +122,7 @@ class ContextTransformer(WindowMemory):
                 row = jnp.minimum(view.age, config.learned_positions - 1)
                 x = x + self.position_table.astype(self.dtype)[row]
             case "alibi":
-                biases = [alibi(view.index, items, config.heads, self.dtype) for items in view.items]
+                biases = [alibi(distances, config.heads, self.dtype) for distances in view.distances]
 
         caches, weights = [], []
         for layer, cache in zip(self.layers, tokens, strict=True):
@@ -132,6 +132,6 @@ class ContextTransformer(WindowMemory):
             x, attention = layer.mix(x, queries, blocks)
             caches.append(cache)
             weights.append(attention)
-        # [B, layers, H, K, slots]: the sink if there is one, the ring, and when learning the new tokens.
+        # [B, layers, H, K, slots]: the sink if there is one, the ring or what precedes the span, and the new tokens.
         self.sow("intermediates", "attention", jnp.stack(weights, axis=1))
         return self.final_norm(x), tuple(caches)

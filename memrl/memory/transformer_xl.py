@@ -159,7 +159,7 @@ class TransformerXL(WindowMemory):
             x, attention = layer.mix(x, queries + content_bias, blocks)
             caches.append(cache)
             weights.append(attention)
-        # [B, layers, H, K, slots]: the ring and, when learning, the new tokens.
+        # [B, layers, H, K, slots]: the ring or what precedes the span, and when learning the new tokens.
         self.sow("intermediates", "attention", jnp.stack(weights, axis=1))
         return x, tuple(caches)
 

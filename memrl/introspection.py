@@ -1,0 +1,425 @@
+"""Inside a memory: what a frozen policy attends to, how far its gates are open, and what can be told from its state.
+
+`trace_trial` follows one trial step by step. `sample_memories` looks into the memories of many at random moments after
+something was seen, and `probe` asks how often a linear classifier can tell from them what it was.
+
+The acting is that of evaluation: actions are sampled, and a trial of a fixed length never ends on the way. What
+happens inside is what memories sow into Flax's `intermediates`. What was to be remembered is what the environment's
+`facts` tell; see `envs.base.Environment`.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memrl.evaluation import Recording, is_episodic
+from memrl.memory.attention import ring_index
+from memrl.memory.base import Memory, State
+from memrl.memory.hcam import ChunkMemory
+from memrl.memory.summary import SummaryMemory
+from memrl.memory.window import WindowMemory
+from memrl.networks import ActorCritic
+from memrl.rollout import ActorState, initial_actor_state, rollout
+
+ATTENTION = ("attention", "relevance", "chunks")
+"""What is sown of attention; everything else that is sown is a gate."""
+NEVER = -1
+"""The age of a fact that has not been shown."""
+PROJECTED = 256
+"""Numbers that are kept of a memory's state, where it has more of them."""
+TRAINING_SHARE = 0.7
+"""Of the trials of a probe, those it learns from; it is tested on the others."""
+FEWEST = 20
+"""Trials to test on for an accuracy to be told."""
+
+
+class Attention(NamedTuple):
+    """What is attended to: `N` items, each one step or several that are remembered as one."""
+
+    weights: jax.Array
+    """Mean over heads, `[.., N]`, of sum 1, or 0 where there is nothing to attend to."""
+    begin: jax.Array
+    """The step, counted from the start of acting, at which each item begins, int32 `[.., N]`; -1 if it is none."""
+    end: jax.Array
+    """The step before which it ends."""
+
+
+class Trace(NamedTuple):
+    """`T` steps from the start of a trial."""
+
+    recording: Recording
+    """What spectators see."""
+    shown: dict[str, np.ndarray]
+    """By fact: whether the agent was told with the input of the step, bool `[T]`."""
+    attention: dict[str, Attention]
+    """By layer, `[T, N]`; empty without attention."""
+    gates: dict[str, np.ndarray]
+    """By layer and gate: how far each unit is open, `[T, units]`; empty without gates."""
+
+
+class Samples(NamedTuple):
+    """Looks into the memories of `B` trials, for one fact. Each has one at most in every group `A` of ages."""
+
+    value: np.ndarray
+    """What the fact was, int32 `[B, A]`."""
+    taken: np.ndarray
+    """Whether there was a moment to look, bool `[B, A]`."""
+    features: dict[str, np.ndarray]
+    """What was seen, float32 `[B, A, F]`: by source, see `sources`."""
+
+
+class Now(NamedTuple):
+    """Acting, one step at a time: the actor, and what led to where it is."""
+
+    actor: ActorState
+    before: Any
+    """The environment's states before the latest step; those of now at the start of an episode."""
+
+
+class Look(NamedTuple):
+    """What one step shows of `B` trials, all that the memory read included."""
+
+    reset: jax.Array
+    """Whether a trial began, bool `[B]`."""
+    memory: State
+    """The memory after reading."""
+    output: jax.Array
+    """What it said, `[B, F]`."""
+    inputs: Any
+    """What the policy read."""
+    facts: dict[str, tuple[jax.Array, jax.Array]]
+    """Values and whether they were shown, `[B]` each."""
+
+
+def begin(policy: ActorCritic, environment: Any, env_params: Any, batch: int, key: jax.Array) -> Now:
+    """`batch` trials at their start. Consumes `key`."""
+    actor = initial_actor_state(policy, environment, env_params, batch, key)
+    return Now(actor, actor.environment)
+
+
+def advance(
+    policy: ActorCritic, environment: Any, env_params: Any, params: Any, now: Now
+) -> tuple[Now, Look, dict[str, Any], tuple[jax.Array, jax.Array]]:
+    """One step: where it leads, what it shows, what the memory sowed, and rewards and ends `[B]`."""
+    actor = now.actor
+    # The rollout computes the same once more, unless the compiler sees that it is the same.
+    (_, outputs), sown = policy.apply(
+        params, actor.memory, actor.inputs, actor.reset, method="step", mutable=["intermediates"]
+    )
+    following, trajectory = rollout(policy, environment, env_params, params, actor, 1)
+    look = Look(actor.reset, following.memory, outputs.features, actor.inputs, facts_of(environment, env_params, now))
+    before = jax.tree.map(
+        lambda new, old: jnp.where(following.reset.reshape(-1, *(1,) * (new.ndim - 1)), new, old),
+        following.environment,
+        actor.environment,
+    )
+    sown = sown.get("intermediates", {}).get("memory", {})
+    return Now(following, before), look, sown, (trajectory.reward[0], trajectory.over[0])
+
+
+def facts_of(environment: Any, env_params: Any, now: Now) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """What the environment tells of its facts; empty if it tells none."""
+    if not hasattr(environment, "facts"):
+        return {}
+    actor = now.actor
+    facts = jax.vmap(environment.facts, (0, 0, 0, None))(now.before, actor.inputs.action, actor.environment, env_params)
+    return {name: tuple(fact) for name, fact in facts.items()}
+
+
+def in_one_trial(environment: Any, env_params: Any, length: int) -> Any:
+    """`env_params` with which `length` steps are all of one trial, if trials are a fixed number of steps."""
+    if is_episodic(environment):
+        return env_params
+    # A trial that ended with its last step would have been reset by then.
+    return env_params.replace(max_steps_in_episode=jnp.int32(length + 1))
+
+
+def trace_trial(
+    policy: ActorCritic, environment: Any, env_params: Any, params: Any, length: int, key: jax.Array
+) -> Trace:
+    """Follows `length` steps from the start of a trial. Consumes `key`.
+
+    If trials are a fixed number of steps, all are of one trial; else episodes follow each other.
+    """
+    env_params = in_one_trial(environment, env_params, length)
+
+    def step(now: Now, _: None) -> tuple[Now, Any]:
+        memory = now.actor.memory
+        now, look, sown, (reward, over) = advance(policy, environment, env_params, params, now)
+        shown = {name: told[0] for name, (_, told) in look.facts.items()}
+        seen = attention_of(policy.memory, memory, sown)
+        return now, (now.actor.environment, reward[0], over[0], shown, seen, gates_of(sown))
+
+    @jax.jit
+    def trace(params: Any, key: jax.Array) -> tuple[Any, Any]:
+        now = begin(policy, environment, env_params, 1, key)
+        return now.actor.environment, jax.lax.scan(step, now, length=length)[1]
+
+    first, (states, reward, over, shown, attention, gates) = jax.device_get(trace(params, key))
+    states = jax.tree.map(lambda start, rest: np.concatenate([start, rest[:, 0]]), first, states)
+    return Trace(Recording(states, reward, over), shown, attention, gates)
+
+
+def attention_of(memory: Memory, state: State, sown: Mapping[str, Any]) -> dict[str, Attention]:
+    """What one step attended to, by layer; empty for memories without attention.
+
+    Args:
+      memory: of one environment.
+      state: the state before the step.
+      sown: what the step sowed.
+    """
+    if "attention" not in sown:
+        return {}
+    weights = sown["attention"][0][0].mean(axis=1)[:, 0]  # [layers, slots]
+    match memory:
+        case SummaryMemory():
+            length, size = memory.config.longest_segment, memory.config.summary_tokens
+            sets = jnp.repeat(ring_index(state.segment, memory.capacity), size)
+            tokens = state.segment * length + jnp.arange(length, dtype=jnp.int32)
+            begin = jnp.concatenate([jnp.where(sets < 0, -1, sets * length), tokens])
+            end = begin + jnp.concatenate([jnp.full_like(sets, length), jnp.ones_like(tokens)])
+        case WindowMemory():
+            begin = ring_index(state.clock + 1, memory.config.context)
+            if getattr(memory.config, "sink", "none") != "none":
+                begin = jnp.concatenate([jnp.array([-1], jnp.int32), begin])
+            end = begin + 1
+        case ChunkMemory():
+            begin = ring_index(state.clock + 1, memory.config.window)
+            end = begin + 1
+        case _:
+            return {}
+    layers = range(len(weights))
+    seen = {f"layer {layer + 1}": Attention(weights[layer], begin, end) for layer in layers}
+    if isinstance(memory, ChunkMemory):
+        chunks, relevance = sown["chunks"][0][0, :, 0], sown["relevance"][0][0, :, 0]  # [layers, k]
+        start = jnp.where(chunks < 0, -1, chunks * memory.config.chunk_length)
+        seen = {f"{name}, window": attention for name, attention in seen.items()} | {
+            f"layer {layer + 1}, chunks": Attention(
+                relevance[layer], start[layer], start[layer] + memory.config.chunk_length
+            )
+            for layer in layers
+        }
+    return dict(sorted(seen.items()))
+
+
+def attention_map(attention: Attention, steps: int) -> np.ndarray:
+    """The weight of whatever holds each step, float32 `[T, steps]`, from `[T, N]`; 0 where nothing does.
+
+    Items that hold the same steps, such as the tokens of one summary, count together. The weight of an item that holds
+    several steps is given at each of them: rows of such a map have no sum of 1.
+    """
+    weights, begin, end = (np.asarray(part) for part in attention)
+    seen = np.zeros((len(weights), steps + 1), np.float32)
+    time = np.arange(len(weights))[:, None]
+    for offset in range(int((end - begin).max(initial=0))):
+        there = (begin >= 0) & (begin + offset < np.minimum(end, steps))
+        np.add.at(seen, (time, np.where(there, begin + offset, steps)), weights)
+    return seen[:, :steps]
+
+
+def gates_of(sown: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The gates that one step of one environment sowed, `[units]`, by layer and name."""
+    gates = {}
+    for path, value in jax.tree.leaves_with_path(sown):
+        names = [part.key for part in path if isinstance(part, jax.tree_util.DictKey)]
+        if names[-1] not in ATTENTION:
+            gates[", ".join(filter(None, map(_title, names)))] = value.reshape(-1)
+    return gates
+
+
+def _title(name: str) -> str:
+    """What a part of a memory is called in pictures; empty where it goes without saying."""
+    if name.startswith("layers_"):
+        return f"layer {int(name.removeprefix('layers_')) + 1}"
+    return "" if name == "cell" else name.replace("_", " ")
+
+
+# What is remembered
+
+
+def age_groups(length: int) -> list[tuple[int, int]]:
+    """Ages from 0 to `length` - 1 in groups `(first, last)`, each half as many again as the one before."""
+    groups, first = [], 0
+    while first < length:
+        last = min(length - 1, max(first, round(1.5 * first) - 1))
+        groups.append((first, last))
+        first = last + 1
+    return groups
+
+
+def sources(policy: ActorCritic, params: Any, look: Look) -> dict[str, jax.Array]:
+    """What a probe is given, float32 `[B, F]`.
+
+    - `state`: the numbers that the memory carries to the next step, see `flatten_state`; absent if it carries none;
+    - `output`: what it says to the heads;
+    - `input`: what the encoder made of the present input, which is all that a policy without memory could use.
+    """
+    inputs = policy.apply(params, look.inputs, method="_encode")
+    seen = {"state": flatten_state(look.memory, look.reset.shape[0]), "output": look.output, "input": inputs}
+    return {name: part.astype(jnp.float32) for name, part in seen.items() if part.shape[-1]}
+
+
+def flatten_state(state: State, batch: int) -> jax.Array:
+    """The floating-point numbers of a state, `[B, F]`; if there are more than `PROJECTED`, sums of them.
+
+    Each sum is over a share of its own of all numbers, drawn at random once and for all, with random signs. It is a
+    random projection that costs no product.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.ndim]
+    if not leaves:
+        return jnp.zeros((batch, 0), jnp.float32)
+    numbers = jnp.concatenate([leaf.reshape(batch, -1).astype(jnp.float32) for leaf in leaves], axis=1)
+    size = numbers.shape[1]
+    if size <= PROJECTED:
+        return numbers
+    rng = np.random.default_rng(0)
+    share = math.ceil(size / PROJECTED)
+    order = jnp.asarray(rng.permutation(PROJECTED * share) % size)  # some count twice, to fill the last share
+    signs = jnp.asarray(rng.choice(np.array([-1, 1], np.float32), PROJECTED * share))
+    return (numbers[:, order] * signs[None]).reshape(batch, PROJECTED, share).sum(axis=-1)
+
+
+def sample_memories(
+    policy: ActorCritic,
+    environment: Any,
+    env_params: Any,
+    params: Any,
+    length: int,
+    trials: int,
+    key: jax.Array,
+) -> dict[str, Samples]:
+    """Looks into the memories of many trials at random moments. Consumes `key`.
+
+    Group 0 of the ages are the moments before a fact was first shown; the others are those of `age_groups(length)`,
+    in steps since it was last shown. Of the moments of a trial that fall in a group, one is drawn.
+
+    Args:
+      policy, environment, env_params, params: as for `memrl.evaluation.record_trial`.
+      length: steps of each trial.
+      trials: `B`.
+      key: decides tasks, actions and moments.
+
+    Returns:
+      The samples of each fact; empty if the environment tells none.
+    """
+    env_params = in_one_trial(environment, env_params, length)
+    firsts = jnp.asarray([first for first, _ in age_groups(length)])
+    groups = len(firsts) + 1
+    row = jnp.arange(trials)
+
+    def empty(shapes: Look) -> Any:
+        seen = jax.eval_shape(functools.partial(sources, policy), params, shapes)
+        kept = {name: jnp.zeros((trials, groups, part.shape[-1]), jnp.float32) for name, part in seen.items()}
+        counts = jnp.zeros((trials, groups), jnp.int32)
+        # The kept samples are copied for every fact: they are looked at in moments of their own.
+        return {name: (jnp.full(trials, NEVER), counts, counts, dict(kept)) for name in shapes.facts}
+
+    def step(carry: tuple[Now, Any], key: jax.Array) -> tuple[tuple[Now, Any], None]:
+        now, facts = carry
+        now, look, _, _ = advance(policy, environment, env_params, params, now)
+        seen, after = sources(policy, params, look), {}
+        for (name, (age, counts, values, kept)), key in zip(  # noqa: B020
+            facts.items(), jax.random.split(key, len(facts)), strict=True
+        ):
+            value, shown = look.facts[name]
+            age = jnp.where(look.reset | (age == NEVER), NEVER, age + 1)
+            age = jnp.where(shown, 0, age)
+            group = jnp.where(age == NEVER, 0, jnp.searchsorted(firsts, age, side="right")).astype(jnp.int32)
+            counts = counts.at[row, group].add(1)
+            # The n-th moment of a group takes the place of the one kept with probability 1 / n: all are equally likely.
+            takes = jax.random.uniform(key, (trials,)) * counts[row, group].astype(jnp.float32) < 1
+            place = jnp.where(takes, group, groups)  # past the end: dropped
+            values = values.at[row, place].set(value, mode="drop")
+            kept = {source: kept[source].at[row, place].set(part, mode="drop") for source, part in seen.items()}
+            after[name] = (age, counts, values, kept)
+        return (now, after), None
+
+    @jax.jit
+    def sample(params: Any, key: jax.Array) -> Any:
+        begin_key, moments_key = jax.random.split(key)
+        now = begin(policy, environment, env_params, trials, begin_key)
+        look = jax.eval_shape(functools.partial(advance, policy, environment, env_params, params), now)[1]
+        (_, facts), _ = jax.lax.scan(step, (now, empty(look)), jax.random.split(moments_key, length))
+        return {name: Samples(values, counts > 0, kept) for name, (_, counts, values, kept) in facts.items()}
+
+    return jax.device_get(sample(params, key))
+
+
+def probe(samples: Samples, ages: list[tuple[int, int]]) -> dict[str, Any] | None:
+    """How often a linear classifier can tell a fact from what a memory holds, by the time since it was shown.
+
+    For each source one multinomial logistic regression learns from `TRAINING_SHARE` of the trials, all ages together,
+    moments before the fact was shown left out; it is tested on the other trials. With at most one sample of a trial in
+    a group of ages, the samples of a group are independent, and intervals are binomial: Wilson's, 95%. `chance` is how
+    often the value that was most frequent in the group in training is right.
+
+    Args:
+      samples: of one fact.
+      ages: `age_groups` of their trials.
+
+    Returns:
+      Plain data: the number of `values` that occur, `trials` learned from, and `groups` in order of age, each with its
+      `ages` (the first and the last; `None`: before the fact was shown), the number of samples `tested`, `chance`, and
+      by source `accuracy`, `low` and `high`. Groups of fewer than `FEWEST` samples are left out. `None` if the fact was
+      not shown in enough trials, or always the same.
+    """
+    training = np.arange(len(samples.taken)) < round(TRAINING_SHARE * len(samples.taken))
+    learned = samples.taken & training[:, None]
+    learned[:, 0] = False
+    tested = samples.taken & ~training[:, None]
+    values = np.unique(samples.value[learned])
+    told = [group for group in range(len(ages) + 1) if tested[:, group].sum() >= FEWEST]
+    if len(values) < 2 or not any(told):
+        return None
+    right = {
+        source: _classify(features, samples.value, learned) == samples.value
+        for source, features in samples.features.items()
+    }
+    groups = []
+    for group in told:
+        chosen = tested[:, group]
+        frequent = _most_frequent(samples.value[training & samples.taken[:, group], group], samples.value[learned])
+        groups.append(
+            {
+                "ages": None if group == 0 else list(ages[group - 1]),
+                "tested": int(chosen.sum()),
+                "chance": float((samples.value[chosen, group] == frequent).mean()),
+                **{source: _share(hits[chosen, group]) for source, hits in right.items()},
+            }
+        )
+    return {"values": len(values), "trials": int(learned.any(axis=1).sum()), "groups": groups}
+
+
+def _classify(features: np.ndarray, values: np.ndarray, learned: np.ndarray) -> np.ndarray:
+    """The values `[B, A]` that a classifier tells from features `[B, A, F]`, having learned from some of them."""
+    # Takes a second to import, and only this function needs it.
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=200))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits of its weights do not matter
+        classifier.fit(features[learned], values[learned])
+    return classifier.predict(features.reshape(-1, features.shape[-1])).reshape(values.shape)
+
+
+def _most_frequent(values: np.ndarray, otherwise: np.ndarray) -> int:
+    """The most frequent of `values`, or of `otherwise` if there are none."""
+    return int(np.bincount(values if len(values) else otherwise).argmax())
+
+
+def _share(hits: np.ndarray) -> dict[str, float]:
+    """The share of `hits`, bool `[N]`, with its interval."""
+    count, share, z2 = len(hits), float(hits.mean()), 1.96**2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = (z2 * (share * (1 - share) / count + z2 / (4 * count**2))) ** 0.5 / (1 + z2 / count)
+    return {"accuracy": share, "low": middle - half, "high": middle + half}
