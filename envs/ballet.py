@@ -262,6 +262,12 @@ class Ballet(ChoiceRoom):
             }
         return spaces.Dict({**view, "instruction": spaces.Box(0, len(DANCES), (), jnp.int32)})
 
+    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+        """The dance of each dancer, in the order in which they perform; it is shown from its first move to its last."""
+        dancer, moment = jnp.divmod(state.time, state.level.choice_time // state.level.num_places)
+        dancing = (jnp.arange(MAX_PLACES, dtype=jnp.int32) == dancer) & (moment < DANCE_LENGTH) & self.in_use(state)
+        return {f"dance {i + 1}": base.Fact(state.dances[i], dancing[i]) for i in range(MAX_PLACES)}
+
     def render(self, state, params) -> np.ndarray:
         """A picture of one environment for spectators: uint8 [H, W, 3], `drawing.CELL` per cell.
 

@@ -7,7 +7,7 @@ it, in blocks, so that environments may draw with care and still step fast.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,8 +96,25 @@ class EnvironmentConfig:
         return {}
 
 
+class Fact(NamedTuple):
+    """Something that an agent must remember, as `Environment.facts` tells it."""
+
+    value: jax.Array
+    """What is the case, int32 from 0 on."""
+    shown: jax.Array
+    """Whether the agent has just been told, by the observation of this state or by what came with it, bool."""
+
+
 class Environment(environment.Environment):
-    """gymnax's `Environment`; see there for the methods to write."""
+    """gymnax's `Environment`; see there for the methods to write.
+
+    An environment may tell what its agents must remember, for who looks into their memories, by
+
+        facts(before, action, state, params) -> dict[str, Fact]
+
+    of the step that led from `before` by `action` to `state`. In the first state of an episode `before` is that state
+    and `action` is -1. A fact is shown where the agent observes it, not where it could guess.
+    """
 
     episodic: bool = True
     """Whether episodes end by the task itself. If not, a trial is `max_steps_in_episode` steps, whatever happens."""

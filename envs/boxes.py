@@ -188,6 +188,11 @@ class Boxes(ChoiceRoom):
             }
         )
 
+    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+        """The object in each box, in the order in which they open."""
+        is_open = self.is_open(state, params)
+        return {f"box {i + 1}": base.Fact(state.objects[i], is_open[i]) for i in range(MAX_PLACES)}
+
     def render(self, state, params) -> np.ndarray:
         """A picture of one environment for spectators, who see through lids: uint8 [H, W, 3], `drawing.CELL` per cell.
 

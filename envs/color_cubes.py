@@ -373,6 +373,10 @@ class ColorCubes(base.Environment):
         move = jnp.where(to_row != row, vertical, horizontal)
         return jnp.where(position == cell, INTERACT, move) if self.interact else move
 
+    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+        """The target's cell. Where colours are not shown it is not, though who tracks all cubes can tell it."""
+        return {"target": base.Fact(state.cubes[state.target], state.colours_shown)}
+
     def render(self, state, params) -> np.ndarray:
         """A picture for spectators, who see the cubes all the time: uint8 [H, W, 3], `drawing.CELL` per cell.
 

@@ -259,6 +259,17 @@ class DarkKeyToDoor(base.Environment):
         reached = self.move(position[None], jnp.arange(self.num_actions))
         return jnp.argmin(jnp.abs(reached - cell[None]).sum(-1))
 
+    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+        """The cells of key and door. In the dark, the reward for stepping on one shows it."""
+        stepped_on = self.move(before.position, action)
+        acted = action >= 0
+
+        def fact(cell, wanted):
+            found = acted & wanted & jnp.all(stepped_on == cell)
+            return base.Fact(cell[0] * self.size + cell[1], found | (not self.dark))
+
+        return {"key": fact(state.key, ~before.has_key), "door": fact(state.door, before.has_key)}
+
     def render(self, state, params) -> np.ndarray:
         """A picture of one environment for spectators, who see in the dark: uint8 [H, W, 3], `drawing.CELL` per cell.
 

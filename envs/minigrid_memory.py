@@ -208,6 +208,12 @@ class MiniGridMemory(base.Environment):
     def play_memoryless(self, key, player_state, state, params):
         return player_state, go_to_arm(jnp.where(jax.random.bernoulli(key), -1, 1), state)
 
+    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+        """The object in the start room: 0 key, 1 ball. It is in view where another one would change the view."""
+        swapped = state.replace(cue=KEY + BALL - state.cue)
+        in_view = jnp.any(view(swapped, params) != view(state, params))
+        return {"object": base.Fact((state.cue == BALL).astype(jnp.int32), in_view)}
+
     def render(self, state, params) -> np.ndarray:
         """A picture for spectators: uint8 [H, W, 3], `drawing.CELL` per cell.
 

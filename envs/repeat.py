@@ -216,6 +216,10 @@ class RepeatFirst(Repeat):
     def show(self, shown, symbol):
         return jnp.stack([shown[0], symbol])
 
+    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+        """The first symbol."""
+        return {"first symbol": base.Fact(state.shown[0], state.time == 0)}
+
 
 @dataclass(frozen=True)
 class RepeatPrevious(Repeat):

@@ -217,6 +217,11 @@ class RepeatedGridworld(base.Environment):
         reached = self.move(position[None], jnp.arange(self.num_actions))
         return jnp.argmin(jnp.abs(reached - cell[None]).sum(-1)).astype(jnp.int32)
 
+    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+        """The goal's cell, shown by the reward for stepping on it; not if the goal was drawn anew right then."""
+        reached = (action >= 0) & jnp.all(self.move(before.position, action) == state.goal)
+        return {"goal": base.Fact(state.goal[0] * self.size + state.goal[1], reached)}
+
     def render(self, state, params) -> np.ndarray:
         """A picture for spectators, who see the goal: uint8 [H, W, 3], `drawing.CELL` per cell.
 

@@ -241,6 +241,10 @@ class TMaze(base.Environment):
     def play_memoryless(self, key, player_state, state, params):
         return player_state, jnp.where(state.position < state.length, FORWARD, LEFT)
 
+    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+        """The cue of the corridor: 0 left, 1 right."""
+        return {"cue": base.Fact(state.cue - LEFT, state.position == 0)}
+
     def render(self, state, params) -> np.ndarray:
         """A picture for spectators: uint8 [H, W, 3], `drawing.CELL` per cell.
 

@@ -342,6 +342,12 @@ class VisualMatch(base.Environment):
         to_apple = jnp.argmin(jax.vmap(steps_to)(reached)[:, nearest])
         return player_state, jnp.where(self.room(state, params) == DOOR_ROOM, to_door, to_apple)
 
+    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+        """The colour of the right door, while the agent sees it in the first phase."""
+        exploring = state.time < params.explore_steps
+        in_view = (self.observe(None, state, action, params) >= COLOUR).any()
+        return {"colour": base.Fact(state.colour, exploring & in_view)}
+
     def render(self, state, params) -> np.ndarray:
         """A picture of one environment for spectators: uint8 [H, W, 3], `drawing.CELL` per cell.
 
