@@ -64,6 +64,31 @@ def test_lstm_equations(getkey):
         np.testing.assert_allclose(y, h, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("config", "gates"),
+    [
+        (GRU(FEATURES), {"reset_gate": "r", "keep_gate": "z"}),
+        (LSTM(FEATURES), {"forget_gate": "f", "input_gate": "i", "output_gate": "o"}),
+    ],
+    ids=["gru", "lstm"],
+)
+def test_gates_are_sown(config, gates, getkey):
+    """In learning, and the same in acting."""
+    memory = config.build()
+    xs, resets = jax.random.normal(getkey(), (STEPS, BATCH, INPUTS)), jnp.zeros((STEPS, BATCH), bool)
+    state = memory.initial_state(BATCH)
+    params = memory.init(getkey(), state, xs[0], resets[0], method="step")
+    (_, ys), sown = memory.apply(params, state, xs, resets, method="unroll", mutable=["intermediates"])
+    _, first = memory.apply(params, state, xs[0], resets[0], method="step", mutable=["intermediates"])
+    before = np.concatenate([np.zeros((1, BATCH, FEATURES)), ys[:-1]])
+    for name, letter in gates.items():
+        p = params["params"]["cell"]
+        expected = sigmoid(dense(p[f"i{letter}"], np.asarray(xs)) + dense(p[f"h{letter}"], before))
+        (openness,) = sown["intermediates"]["cell"][name]
+        np.testing.assert_allclose(openness, expected, atol=1e-5)
+        np.testing.assert_allclose(first["intermediates"]["cell"][name][0], expected[0], atol=1e-5)
+
+
 def test_lstm_starts_with_its_forget_bias_and_orthogonal_kernels(getkey):
     initial, *_ = run(LSTM(FEATURES, forget_bias=2.5), getkey)
     for gate in "ifgo":
