@@ -96,7 +96,7 @@ class Look(NamedTuple):
     """Values and whether they were shown, `[B]` each."""
 
 
-def begin(policy: ActorCritic, environment: Any, env_params: Any, batch: int, key: jax.Array) -> Now:
+def begin_trials(policy: ActorCritic, environment: Any, env_params: Any, batch: int, key: jax.Array) -> Now:
     """`batch` trials at their start. Consumes `key`."""
     actor = initial_actor_state(policy, environment, env_params, batch, key)
     return Now(actor, actor.environment)
@@ -157,7 +157,7 @@ def trace_trial(
 
     @jax.jit
     def trace(params: Any, key: jax.Array) -> tuple[Any, Any]:
-        now = begin(policy, environment, env_params, 1, key)
+        now = begin_trials(policy, environment, env_params, 1, key)
         return now.actor.environment, jax.lax.scan(step, now, length=length)[1]
 
     first, (states, reward, over, shown, attention, gates) = jax.device_get(trace(params, key))
@@ -176,35 +176,35 @@ def attention_of(memory: Memory, state: State, sown: Mapping[str, Any]) -> dict[
     if "attention" not in sown:
         return {}
     weights = sown["attention"][0][0].mean(axis=1)[:, 0]  # [layers, slots]
+    config, what = memory.config, ""
     match memory:
         case SummaryMemory():
-            length, size = memory.config.longest_segment, memory.config.summary_tokens
-            sets = jnp.repeat(ring_index(state.segment, memory.capacity), size)
+            length = config.longest_segment
+            sets = jnp.repeat(ring_index(state.segment, memory.capacity), config.summary_tokens)
             tokens = state.segment * length + jnp.arange(length, dtype=jnp.int32)
             begin = jnp.concatenate([jnp.where(sets < 0, -1, sets * length), tokens])
             end = begin + jnp.concatenate([jnp.full_like(sets, length), jnp.ones_like(tokens)])
+            what = f": steps and, as blocks, summaries of {length} steps"
         case WindowMemory():
-            begin = ring_index(state.clock + 1, memory.config.context)
-            if getattr(memory.config, "sink", "none") != "none":
+            begin = ring_index(state.clock + 1, config.context)
+            if getattr(config, "sink", "none") != "none":
                 begin = jnp.concatenate([jnp.array([-1], jnp.int32), begin])
             end = begin + 1
         case ChunkMemory():
-            begin = ring_index(state.clock + 1, memory.config.window)
+            begin = ring_index(state.clock + 1, config.window)
             end = begin + 1
+            what = ": the window"
         case _:
             return {}
-    layers = range(len(weights))
-    seen = {f"layer {layer + 1}": Attention(weights[layer], begin, end) for layer in layers}
-    if isinstance(memory, ChunkMemory):
-        chunks, relevance = sown["chunks"][0][0, :, 0], sown["relevance"][0][0, :, 0]  # [layers, k]
-        start = jnp.where(chunks < 0, -1, chunks * memory.config.chunk_length)
-        seen = {f"{name}, window": attention for name, attention in seen.items()} | {
-            f"layer {layer + 1}, chunks": Attention(
-                relevance[layer], start[layer], start[layer] + memory.config.chunk_length
-            )
-            for layer in layers
-        }
-    return dict(sorted(seen.items()))
+    seen = {}
+    for layer, of_layer in enumerate(weights):
+        seen[f"layer {layer + 1}{what}"] = Attention(of_layer, begin, end)
+        if isinstance(memory, ChunkMemory):
+            chunks, relevance = sown["chunks"][0][0, layer, 0], sown["relevance"][0][0, layer, 0]  # [k]
+            first = jnp.where(chunks < 0, -1, chunks * config.chunk_length)
+            name = f"layer {layer + 1}: chunks of {config.chunk_length} steps"
+            seen[name] = Attention(relevance, first, first + config.chunk_length)
+    return seen
 
 
 def attention_map(attention: Attention, steps: int) -> np.ndarray:
@@ -270,18 +270,29 @@ def flatten_state(state: State, batch: int) -> jax.Array:
     Each sum is over a share of its own of all numbers, drawn at random once and for all, with random signs. It is a
     random projection that costs no product.
     """
-    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.ndim]
+    leaves = _numbers(state)
     if not leaves:
         return jnp.zeros((batch, 0), jnp.float32)
     numbers = jnp.concatenate([leaf.reshape(batch, -1).astype(jnp.float32) for leaf in leaves], axis=1)
     size = numbers.shape[1]
     if size <= PROJECTED:
         return numbers
-    rng = np.random.default_rng(0)
     share = math.ceil(size / PROJECTED)
-    order = jnp.asarray(rng.permutation(PROJECTED * share) % size)  # some count twice, to fill the last share
+    numbers = jnp.pad(numbers, ((0, 0), (0, PROJECTED * share - size)))
+    rng = np.random.default_rng(0)
+    order = jnp.asarray(rng.permutation(PROJECTED * share))
     signs = jnp.asarray(rng.choice(np.array([-1, 1], np.float32), PROJECTED * share))
     return (numbers[:, order] * signs[None]).reshape(batch, PROJECTED, share).sum(axis=-1)
+
+
+def state_size(memory: Memory) -> int:
+    """How many floating-point numbers a memory carries for one environment."""
+    return sum(leaf.size for leaf in _numbers(jax.eval_shape(lambda: memory.initial_state(1))))
+
+
+def _numbers(state: State) -> list[Any]:
+    """The leaves of a state that are floating-point numbers of each environment."""
+    return [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.ndim]
 
 
 def sample_memories(
@@ -342,7 +353,7 @@ def sample_memories(
     @jax.jit
     def sample(params: Any, key: jax.Array) -> Any:
         begin_key, moments_key = jax.random.split(key)
-        now = begin(policy, environment, env_params, trials, begin_key)
+        now = begin_trials(policy, environment, env_params, trials, begin_key)
         look = jax.eval_shape(functools.partial(advance, policy, environment, env_params, params), now)[1]
         (_, facts), _ = jax.lax.scan(step, (now, empty(look)), jax.random.split(moments_key, length))
         return {name: Samples(values, counts > 0, kept) for name, (_, counts, values, kept) in facts.items()}

@@ -435,8 +435,8 @@ class MLSTMLayer(FastWeightLayer):
         dtype = state.log_scale.dtype
         log_forget = nn.log_sigmoid(self.forget_gate(x).astype(dtype))
         log_input = self.input_gate(x).astype(dtype)
-        self.sow("intermediates", "forget_gate", jnp.exp(log_forget))
-        self.sow("intermediates", "log_input_gate", log_input)
+        self.sow("intermediates", "forget", jnp.exp(log_forget))
+        self.sow("intermediates", "log_input", log_input)
         queries, keys, values = projected
         projected = Projected(queries, keys * keys.shape[-1] ** -0.5, with_ones(values))
         return state, MLSTMTokens(projected, log_forget, log_input)
@@ -495,11 +495,11 @@ class DeltaLayer(FastWeightLayer):
     def tokens(self, state: jax.Array, x: jax.Array, projected: Projected) -> tuple[jax.Array, DeltaTokens]:
         queries, keys, values = projected
         write = 2 * self._open(self.write_gate(x).astype(state.dtype))
-        self.sow("intermediates", "write_gate", write)
+        self.sow("intermediates", "write", write)
         forget = None
         if self.gated:
             forget = self._open(self.forget_gate(x).astype(state.dtype))
-            self.sow("intermediates", "forget_gate", forget)
+            self.sow("intermediates", "forget", forget)
         return state, DeltaTokens(Projected(unit(nn.silu(queries)), unit(nn.silu(keys)), values), write, forget)
 
     def _open(self, z: jax.Array) -> jax.Array:
@@ -615,7 +615,7 @@ class SHMLayer(FastWeightLayer):
     def tokens(self, state: SHMState, x: jax.Array, projected: Projected) -> tuple[SHMState, SHMTokens]:
         queries, keys, values = projected
         write = nn.sigmoid(self.write_gate(x)).astype(values.dtype)
-        self.sow("intermediates", "write_gate", write)
+        self.sow("intermediates", "write", write)
         tokens = SHMTokens(
             Projected(share(nn.relu(queries)), share(nn.relu(keys)), write[..., None] * values),
             self.by_head(jnp.take(self.theta, theta_rows(self.config, state, x.shape[0]), axis=0)),

@@ -457,7 +457,7 @@ class FFMCell(Recurrence):
 
     def write(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         gate = nn.sigmoid(self.input_gate(x))
-        self.sow("intermediates", "input_gate", gate)
+        self.sow("intermediates", "write", gate)
         written = (self.input(x) * gate).astype(parameter_dtype(self.dtype))[..., None]
         decay = _decay(jnp.exp(self.alpha_log)[:, None], self.omega[None])
         inputs = jnp.broadcast_to(written, (*x.shape[:2], *decay.shape))
@@ -465,7 +465,7 @@ class FFMCell(Recurrence):
 
     def read(self, x: jax.Array, states: jax.Array) -> jax.Array:
         gate = nn.sigmoid(self.output_gate(x))
-        self.sow("intermediates", "output_gate", gate)
+        self.sow("intermediates", "read", gate)
         return self.norm(self.mix(_parts(states, self.dtype))) * gate + self.skip(x) * (1 - gate)
 
 
