@@ -5,7 +5,17 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from memrl.plotting import plot_horizons, plot_in_context, plot_training
+from memrl.plotting import (
+    Curve,
+    plot_costs,
+    plot_curves,
+    plot_horizons,
+    plot_in_context,
+    plot_intervals,
+    plot_matrix,
+    plot_training,
+    policy_styles,
+)
 
 
 def entry(horizon, budget, scale=1.0):
@@ -118,3 +128,115 @@ def test_a_picture_is_replaced_only_by_a_complete_one(tmp_path):
     assert path.read_text() == "old"
     plot_in_context(EVALUATION, path)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+# Comparisons
+
+
+def check_files(paths, folder):
+    """Both files, and nothing half written; the axes' labels are text that can be found."""
+    png, svg = paths
+    assert sorted(folder.iterdir()) == sorted(paths) and (png.suffix, svg.suffix) == (".png", ".svg")
+    with Image.open(png) as image:
+        assert image.format == "PNG" and min(image.size) > 250
+    assert svg.read_text().lstrip().startswith("<?xml")
+
+
+def legend(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+NAMES = ["none", "gru", "memo"]
+X = np.array([1.0, 2.0, 4.0])
+BANDS = {name: Curve(X, X + i, X + i - 0.5, X + i + 0.5) for i, name in enumerate(NAMES)}
+
+
+def test_policies_look_different_and_always_the_same():
+    styles = policy_styles([str(number) for number in range(24)])
+    assert len({(style.color, style.linestyle) for style in styles.values()}) == 24
+    assert len({style.color for style in policy_styles(NAMES).values()}) == 3
+    assert len({style.marker for style in policy_styles(NAMES).values()}) == 3
+
+
+def test_curves(tmp_path, drawn):
+    styles = policy_styles(NAMES)
+    curves = {**BANDS, "memo": Curve(X, X + 2)}  # one seed: no interval
+    references = {"oracle": 9.0, "searcher": Curve(X, X * 2)}
+    paths = plot_curves(
+        curves,
+        tmp_path / "picture.png",
+        styles,
+        xlabel="steps",
+        ylabel="return",
+        references=references,
+        mark=(2.0, "trained"),
+    )
+    axes = drawn[0]
+    check_files(paths, tmp_path)
+    assert legend(axes) == ["oracle", "searcher", *NAMES]
+    assert lines(axes)["gru"] == [[1, 2], [2, 3], [4, 5]] and lines(axes)["searcher"] == [[1, 2], [2, 4], [4, 8]]
+    assert {y for _, y in lines(axes)["oracle"]} == {9}
+    assert len(axes.collections) == 2 and [text.get_text() for text in axes.texts] == ["trained"]
+    assert {0.5, 1.5, 3.5, 4.5} <= set(axes.collections[0].get_paths()[0].vertices[:, 1])
+    for line in axes.lines:
+        if line.get_label() in styles:
+            style = styles[line.get_label()]
+            assert (line.get_color(), line.get_linestyle()) == (style.color, style.linestyle)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("steps", "return")
+
+
+def test_costs(tmp_path, drawn):
+    points = {"gru": Curve(X[:1], X[:1]), "memo": Curve(X, X, X - 0.5, X + 0.25)}
+    paths = plot_costs(points, tmp_path / "picture.png", policy_styles(NAMES), xlabel="bytes", ylabel="return")
+    axes = drawn[0]
+    check_files(paths, tmp_path)
+    assert axes.get_xscale() == "log" and legend(axes) == ["gru", "memo"]
+    (bars,) = axes.containers[1].lines[2]
+    assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [[0.5, 1.25], [1.5, 2.25], [3.5, 4.25]]
+
+
+def test_intervals(tmp_path, drawn):
+    estimates = {"gru": (0.5, 0.4, 0.7), "memo": (0.9, None, None)}
+    paths = plot_intervals(estimates, tmp_path / "picture.png", policy_styles(NAMES), xlabel="score")
+    axes = drawn[0]
+    check_files(paths, tmp_path)
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[0.4, 1], [0.7, 1]], [[0.5, 1]], [[0.9, 0]]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["gru", "memo"] and axes.get_xlim()[0] <= 0
+
+
+@pytest.mark.parametrize("diverging", [False, True])
+def test_matrix(tmp_path, drawn, diverging):
+    """Every figure stands in its cell, to be read on its colour; the first row is on top."""
+    values = np.array([[0.0, 0.5, np.nan], [1.0, 0.25, 0.75]])
+    paths = plot_matrix(
+        values,
+        ["gru", "memo"],
+        ["a", "b", "c"],
+        tmp_path / "picture.png",
+        label="success",
+        limits=(0.0, 1.0),
+        diverging=diverging,
+        xlabel="setting",
+    )
+    axes, bar = drawn[:2]
+    check_files(paths, tmp_path)
+    texts = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}
+    assert {position: text for position, (text, _) in texts.items()} == {
+        (0, 0): "0.00",
+        (1, 0): "0.50",
+        (0, 1): "1.00",
+        (1, 1): "0.25",
+        (2, 1): "0.75",
+    }
+    assert texts[0, 0][1] == "white" and texts[1, 0][1] == ("black" if diverging else "white")
+    assert texts[0, 1][1] == ("white" if diverging else "black")
+    assert axes.get_ylim() == (1.5, -0.5) and bar.get_ylabel() == "success"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["gru", "memo"]
+
+
+def test_the_same_figures_give_the_same_files(tmp_path):
+    def drawn(folder):
+        paths = plot_intervals({"a": (0.5, 0.4, 0.7)}, folder / "picture.png", policy_styles("a"), xlabel="score")
+        return [path.read_bytes() for path in paths]
+
+    assert drawn(tmp_path / "one") == drawn(tmp_path / "two")

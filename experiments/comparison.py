@@ -1,0 +1,384 @@
+"""What runs tell when they are compared: the figures of `experiments.report`, as `report.json` has them."""
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.config import config_to_dict
+from experiments.published import published
+from experiments.runs import Arm, Run
+from memrl.memory import MEMORIES
+from memrl.plotting import window_centres
+from memrl.statistics import (
+    INTERVAL,
+    Estimate,
+    interquartile_curve,
+    interquartile_mean,
+    performance_profile,
+    probability_of_improvement,
+)
+
+POINTS = 100
+"""Points of a learning curve, at most; each is the mean over the trials that ended since the one before."""
+THRESHOLDS = np.linspace(0, 1, 101)
+"""Normalised scores at which a performance profile is drawn."""
+
+Figures = dict[str, Any]
+
+
+def measure(arms: Sequence[Arm]) -> Figures:
+    """All figures of the report, as `report.json` has them, from arms that have been checked."""
+    tasks = {task: [arm for arm in arms if arm.task == task] for task in dict.fromkeys(arm.task for arm in arms)}
+    policies = {arm.policy: list(MEMORIES).index(arm.memory) for arm in arms}
+    return {
+        "interval": INTERVAL,
+        "seeds": list(arms[0].seeds),
+        "policies": sorted(policies, key=lambda name: policies[name]),
+        "arms": [describe(arm) for arm in arms],
+        "tasks": {task: measure_task(members) for task, members in tasks.items()},
+        "aggregate": aggregate(tasks) if len(tasks) > 1 else None,
+    }
+
+
+def describe(arm: Arm) -> Figures:
+    """What was run."""
+    records = [record for run in arm.runs for record in run.environment]
+    commits = sorted(
+        {
+            f"{record['commit'][:10]}{' +' * bool(record['uncommitted_changes'])}"
+            for record in records
+            if record["commit"]
+        }
+    )
+    seconds = [run.seconds for run in arm.runs]
+    return {
+        "label": arm.label,
+        "policy": arm.policy,
+        "task": arm.task,
+        "memory": arm.memory,
+        "env": config_to_dict(arm.config)["env"],
+        "configs": sorted({run.config.name for run in arm.runs}),
+        "folders": [str(run.folder) for run in arm.runs],
+        "total_steps": arm.config.num_updates * arm.config.steps_per_update,
+        "seconds": None if None in seconds else sum(seconds),
+        "commits": sorted(commits),
+        "commands": list(dict.fromkeys(shlex.join(record["command"]) for record in records)),
+    }
+
+
+def measure_task(arms: Sequence[Arm]) -> Figures:
+    """The figures of the arms that face the same task."""
+    evaluation = arms[0].runs[0].evaluation
+    measures = main_measures(evaluation)
+    figures = {
+        "num_trials": evaluation["num_trials"],
+        "trial_length": evaluation["trial_length"],
+        "players": evaluation["players"],
+        "main": {
+            name: {arm.policy: estimate([of(run.evaluation, None) for run in arm.runs]) for arm in arms}
+            for name, of in measures.items()
+        },
+        "main_of_players": {
+            name: {player: of(evaluation, player) for player in evaluation["players"]} for name, of in measures.items()
+        },
+        "learning": learning(arms),
+        "published": compare_published(arms),
+    }
+    if "windows" in evaluation:
+        figures |= {"horizons": horizons(arms), "memory": memory_of_windows(arms)}
+    else:
+        figures |= {"memory": memory_of_episodes(arms)}
+    if len({entry["split"] for entry in evaluation.get("episodes", [])}) > 1:
+        figures["settings"] = settings(arms)
+    return figures
+
+
+Measure = Callable[[Mapping[str, Any], str | None], float]
+"""A figure of an evaluation, of the policy or, by name, of a player."""
+
+
+def main_measures(evaluation: Mapping[str, Any]) -> dict[str, Measure]:
+    """The figures of the setting trained in, by name, the most telling first."""
+    best = next(iter(evaluation["players"]), None)
+    if "windows" in evaluation:
+        measures: dict[str, Measure] = {"return in a trial": trial_return, "return in the last window": last_window}
+        number = len(evaluation["windows"][0]["return_per_window"])
+        shares = {"trial": (trial_return, 1), "last window": (last_window, number)}
+        of_trial = trial_return
+    else:
+        told = evaluation["episodes"][0]["outcomes"].get("success")
+        measures = {"success": episode_success} if told else {}
+        measures["return"] = of_trial = episode_return
+        shares = {"return": (episode_return, 1)}
+    if best is not None and of_trial(evaluation, best) > 0:
+        for name, (of, parts) in shares.items():
+            measures[f"{name}, share of {best}"] = _share(of, of_trial, best, parts)
+    return measures
+
+
+def _share(of: Measure, of_trial: Measure, best: str, parts: int) -> Measure:
+    """A part of the trial, of which there are `parts`, over the mean of what `best` reaches in one."""
+    return lambda evaluation, player: of(evaluation, player) * parts / of_trial(evaluation, best)
+
+
+def trial_return(evaluation: Mapping[str, Any], player: str | None) -> float:
+    """The return in a trial of the trained length."""
+    return sum(evaluation["windows"][0][_key(player)])
+
+
+def last_window(evaluation: Mapping[str, Any], player: str | None) -> float:
+    """The return in its last window."""
+    return evaluation["windows"][0][_key(player)][-1]
+
+
+def _key(player: str | None) -> str:
+    return "return_per_window" if player is None else f"{player}_return_per_window"
+
+
+def episode_return(evaluation: Mapping[str, Any], player: str | None) -> float:
+    """The return of an episode in the setting trained in."""
+    return _means(evaluation["episodes"][0], player)["return"]["mean"]
+
+
+def episode_success(evaluation: Mapping[str, Any], player: str | None) -> float:
+    """The success in the setting trained in."""
+    return _means(evaluation["episodes"][0], player)["outcomes"]["success"]["mean"]
+
+
+def _means(entry: Mapping[str, Any], player: str | None) -> Mapping[str, Any]:
+    return entry if player is None else entry["players"][player]
+
+
+def estimate(scores: Sequence[float]) -> Figures:
+    """A figure of each seed, and what they tell together."""
+    found = interquartile_mean(scores)
+    return {**_plain(found), "min": min(scores), "max": max(scores), "seeds": list(scores)}
+
+
+def _plain(found: Estimate) -> Figures:
+    return {name: None if value is None else np.asarray(value).tolist() for name, value in found._asdict().items()}
+
+
+def learning(arms: Sequence[Arm]) -> Figures | None:
+    """Learning curves, and the players' returns in a trial; None where a run has no metrics."""
+    if any(not run.metrics for arm in arms for run in arm.runs):
+        return None
+    evaluation = arms[0].runs[0].evaluation
+    of_trial = trial_return if "windows" in evaluation else episode_return
+    known = evaluation["players"]
+    references = {name: of_trial(evaluation, name) for name in known if name in (known[0], "memoryless")}
+    curves = {}
+    for arm in arms:
+        steps = arm.config.num_updates * arm.config.steps_per_update
+        edges = np.linspace(0, steps, min(POINTS, arm.config.num_updates) + 1)
+        returns = np.array([binned(run, edges) for run in arm.runs])
+        told = np.isfinite(returns).all(axis=0)
+        if told.any():
+            curves[arm.policy] = {"env_steps": edges[1:][told], **_plain(interquartile_curve(returns[:, told]))}
+    return {"curves": curves, "references": references}
+
+
+def binned(run: Run, edges: np.ndarray) -> np.ndarray:
+    """The mean return of the trials that ended between each two `edges`, in environment steps; NaN if none did."""
+    lines = [line for line in run.metrics if line["return"] is not None]
+    steps, returns, trials = (np.array([line[name] for line in lines]) for name in ("env_steps", "return", "trials"))
+    index = np.searchsorted(edges, steps) - 1
+    totals, counts = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
+    np.add.at(totals, index, returns * trials)
+    np.add.at(counts, index, trials)
+    return np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
+
+
+def horizons(arms: Sequence[Arm]) -> Figures:
+    """The return over time in the longest trial, and in the last window of each; the whole past is remembered."""
+    evaluation = arms[0].runs[0].evaluation
+    lengths = sorted({entry["horizon"] for entry in evaluation["windows"]})
+    window, players = evaluation["window_length"], evaluation["players"]
+
+    def returns(of: Run, length: int) -> list[float]:
+        return _unrestricted(of.evaluation["windows"], length)["return_per_window"]
+
+    longest = _unrestricted(evaluation["windows"], lengths[-1])
+    return {
+        "window_length": window,
+        "trained": evaluation["trial_length"],
+        "time": window_centres(longest, window),
+        "curves": {
+            arm.policy: _plain(interquartile_curve([returns(run, lengths[-1]) for run in arm.runs])) for arm in arms
+        },
+        "players": {name: longest[_key(name)] for name in players},
+        "lengths": lengths,
+        "last_window": {
+            arm.policy: [estimate([returns(run, length)[-1] for run in arm.runs]) for length in lengths] for arm in arms
+        },
+        "last_window_of_players": {
+            name: [_unrestricted(evaluation["windows"], length)[_key(name)][-1] for length in lengths]
+            for name in players
+        },
+    }
+
+
+def _unrestricted(entries: Sequence[Mapping[str, Any]], horizon: int) -> Mapping[str, Any]:
+    return next(entry for entry in entries if entry["horizon"] == horizon and entry["budget"] is None)
+
+
+def memory_of_windows(arms: Sequence[Arm]) -> Figures:
+    """What is reached in the last window of the longest trial with each size of memory."""
+    horizon = max(entry["horizon"] for entry in arms[0].runs[0].evaluation["windows"])
+
+    def entries(of: Run) -> list[Mapping[str, Any]]:
+        return [entry for entry in of.evaluation["windows"] if entry["horizon"] == horizon]
+
+    return memory(arms, horizon, "return in the last window", entries, lambda entry: entry["return_per_window"][-1])
+
+
+def memory_of_episodes(arms: Sequence[Arm]) -> Figures:
+    """What is reached in the setting trained in with each size of memory."""
+    first = arms[0].runs[0].evaluation["episodes"][0]
+    success = bool(first["outcomes"].get("success"))
+
+    def entries(of: Run) -> list[Mapping[str, Any]]:
+        return [entry for entry in of.evaluation["episodes"] if entry["split"] is None]
+
+    def score(entry: Mapping[str, Any]) -> float:
+        return entry["outcomes"]["success"]["mean"] if success else entry["return"]["mean"]
+
+    return memory(arms, first["horizon"], "success" if success else "return", entries, score)
+
+
+def memory(
+    arms: Sequence[Arm],
+    horizon: int,
+    measure: str,
+    entries: Callable[[Run], list[Mapping[str, Any]]],
+    score: Callable[[Mapping[str, Any]], float],
+) -> Figures:
+    """What sizes of memory cost, and what is reached with them.
+
+    Args:
+      arms: whose.
+      horizon: steps of the trials.
+      measure: name of what is reached.
+      entries: the entries of a run's evaluation, one for each size.
+      score: what is reached in one of them.
+    """
+    sizes = {}
+    for arm in arms:
+        of_runs = [entries(run) for run in arm.runs]
+        sizes[arm.policy] = [
+            {
+                "budget": alike[0]["budget"],
+                "state_bytes_per_env": alike[0]["state_bytes_per_env"],
+                "tokens_attended": float(np.mean([entry["tokens_attended"] for entry in alike])),
+                **estimate([score(entry) for entry in alike]),
+            }
+            for alike in zip(*of_runs, strict=True)
+        ]
+    return {"horizon": horizon, "measure": measure, "sizes": sizes}
+
+
+def settings(arms: Sequence[Arm]) -> Figures:
+    """How each arm does in each setting; the whole past is remembered."""
+    evaluation = arms[0].runs[0].evaluation
+    first = [entry for entry in evaluation["episodes"] if entry["budget"] is None]
+    success = all(
+        entry["outcomes"].get("success") for arm in arms for run in arm.runs for entry in run.evaluation["episodes"]
+    )
+
+    def score(entry: Mapping[str, Any], player: str | None = None) -> float:
+        means = _means(entry, player)
+        return means["outcomes"]["success"]["mean"] if success else means["return"]["mean"]
+
+    return {
+        "measure": "success" if success else "return",
+        "names": [entry["split"] or "as trained" for entry in first],
+        "policies": {
+            arm.policy: [
+                estimate([score(entry) for entry in alike])
+                for alike in zip(
+                    *([entry for entry in run.evaluation["episodes"] if entry["budget"] is None] for run in arm.runs),
+                    strict=True,
+                )
+            ]
+            for arm in arms
+        },
+        "players": {name: [score(entry, name) for entry in first] for name in evaluation["players"]},
+    }
+
+
+def compare_published(arms: Sequence[Arm]) -> list[Figures]:
+    """Figures of papers for the same setting and memory, beside ours."""
+    rows = []
+    for arm in arms:
+        for figure in published(config_to_dict(arm.config)["env"], arm.memory):
+            ours = [_published_measure(run.evaluation, figure.split, figure.measure) for run in arm.runs]
+            if None not in ours:
+                rows.append(
+                    {
+                        "policy": arm.policy,
+                        "setting": figure.split or "as trained",
+                        "measure": figure.measure,
+                        "ours": estimate(ours),
+                        "published": figure.value,
+                        "source": figure.source,
+                        "confidence": figure.confidence,
+                    }
+                )
+    return rows
+
+
+def _published_measure(evaluation: Mapping[str, Any], split: str | None, measure: str) -> float | None:
+    """Our figure in a setting; None if it was not evaluated."""
+    if split is None and "windows" in evaluation:
+        return trial_return(evaluation, None) if measure == "return" else None
+    entries = [entry for entry in evaluation.get("episodes", []) if entry["split"] == split]
+    told = entries and (entries[0]["return"] if measure == "return" else entries[0]["outcomes"].get(measure))
+    return told["mean"] if told else None
+
+
+def aggregate(tasks: Mapping[str, Sequence[Arm]]) -> Figures:
+    """Normalised scores over several tasks, of the policies that are in all of them."""
+    scores: dict[str, list[list[float]]] = {}
+    normalised = {}
+    for task, arms in tasks.items():
+        evaluation = arms[0].runs[0].evaluation
+        measure, of = next(iter(main_measures(evaluation).items()))
+        if not evaluation["players"]:
+            continue
+        upper = evaluation["players"][0]
+        high = of(evaluation, upper)
+        low, lower = 0.0, "nothing"
+        without = next((arm for arm in arms if arm.memory == "none"), None)
+        if "memoryless" in evaluation["players"]:
+            low, lower = of(evaluation, "memoryless"), "the player memoryless"
+        elif without is not None:
+            low, lower = float(np.mean([of(run.evaluation, None) for run in without.runs])), "the policy without memory"
+        if high <= low:
+            continue
+        normalised[task] = {"measure": measure, "0": [lower, low], "1": [f"the player {upper}", high]}
+        for arm in arms:
+            values = [(of(run.evaluation, None) - low) / (high - low) for run in arm.runs]
+            scores.setdefault(arm.policy, []).append(values)
+    order = [policy for policy in scores if len(scores[policy]) == len(normalised)]
+    matrices = {policy: np.array(scores[policy]).T for policy in order}
+    return {
+        "tasks": normalised,
+        "left_out": [task for task in tasks if task not in normalised],
+        "policies_left_out": sorted({arm.policy for arms in tasks.values() for arm in arms} - set(order)),
+        "scores": matrices,
+        "interquartile_mean": {policy: _plain(interquartile_mean(matrix)) for policy, matrix in matrices.items()},
+        "profile": {
+            "thresholds": THRESHOLDS,
+            **{policy: _plain(performance_profile(matrix, THRESHOLDS)) for policy, matrix in matrices.items()},
+        },
+        "improvement": {
+            one: {
+                other: _plain(probability_of_improvement(matrices[one], matrices[other]))
+                for other in order
+                if other != one
+            }
+            for one in order
+        },
+    }

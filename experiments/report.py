@@ -1,0 +1,71 @@
+"""Compares runs: `python -m experiments.report RUNS...`, folders of runs or ones that have runs below them.
+
+Runs of the same settings with different seeds are an arm; see `experiments.runs`. Every arm must have the same seeds,
+and every run its evaluation, all made alike. What is told is the end of training, never the best of many evaluations.
+It writes, into `--output`,
+
+    report.md        tables, with intervals, and the figures
+    report.json      all numbers, those of the figures and of each seed too
+    *.png, *.svg     the figures
+
+A report that is there already is replaced file by file.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from experiments import command_line
+from experiments.command_line import UsageError
+from experiments.comparison import measure
+from experiments.report_figures import draw
+from experiments.report_text import Page
+from experiments.runs import check_evaluations, check_seeds, find_runs, group
+from memrl.tracking import write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which runs, and where to write."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUNS")] = ()
+    """Folders of runs, or ones that have runs below them."""
+    output: Path | None = None
+    """Folder of the report; `report` in the one folder given, or here if there are several, if not given."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Reports as the command line says; returns the exit status."""
+    options = command_line.parse(
+        Options, Options(), [Options()], "experiments.report", "Compares runs in tables and figures.", arguments
+    )
+    arms = group(find_runs(options.runs))
+    check_seeds(arms)
+    check_evaluations(arms)
+    folder = options.output or (options.runs[0] / "report" if len(options.runs) == 1 else Path("report"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be the folder of a report: {error.strerror}.") from error
+
+    figures = measure(arms)
+    write_json(folder / "report.json", figures)
+    pictures = draw(folder, figures)
+    text = Page(figures, pictures).text()
+    incomplete = folder / ".report.md.incomplete"
+    incomplete.write_text(text)
+    os.replace(incomplete, folder / "report.md")
+    number = sum(len(arm.runs) for arm in arms)
+    print(
+        f"{number} run{'s' * (number > 1)} in {len(arms)} arm{'s' * (len(arms) > 1)}. Written to {folder}: report.md, "
+        f"report.json, {len(pictures)} figures as PNG and SVG."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    command_line.main(run)

@@ -1,0 +1,273 @@
+"""Writes the text of a report, in Markdown."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from experiments.comparison import Figures
+from experiments.report_figures import settings_matrix
+from memrl.statistics import INTERVAL
+
+ENOUGH_SEEDS = 5
+"""With fewer, the report says that its intervals are too narrow."""
+COMMANDS = 10
+"""Command lines that are shown; `report.json` has all."""
+
+
+class Page:
+    """Writes `report.md`."""
+
+    def __init__(self, figures: Figures, pictures: Mapping[str, str]):
+        """`figures` as `measure` returns them, `pictures` as `draw` does."""
+        self.figures, self.pictures = figures, pictures
+        self.lines: list[str] = []
+        self.pictures_shown = 0
+        self.single = len(figures["seeds"]) == 1
+
+    def text(self) -> str:
+        """The whole report."""
+        arms = self.figures["arms"]
+        self.lines.append("# Report")
+        self._say(self._seeds())
+        self._what_was_run(arms)
+        for task, found in self.figures["tasks"].items():
+            self._task(task, found)
+        if self.figures["aggregate"] is not None:
+            self._aggregate(self.figures["aggregate"])
+        self._commands(arms)
+        return "\n".join(self.lines) + "\n"
+
+    def _seeds(self) -> str:
+        seeds = self.figures["seeds"]
+        if self.single:
+            return (
+                f"One seed only, {seeds[0]}: there are no intervals, and nothing here tells what another seed would do."
+            )
+        told = (
+            f"Every figure is the interquartile mean over {len(seeds)} seeds ({', '.join(map(str, seeds))}) at the end "
+            f"of training; in brackets the {INTERVAL}."
+        )
+        if len(seeds) < ENOUGH_SEEDS:
+            told += f" With fewer than {ENOUGH_SEEDS} seeds intervals are narrower than they should be."
+        return told
+
+    def _what_was_run(self, arms: Sequence[Figures]) -> None:
+        self._title(2, "What was run")
+        self._table(
+            ["arm", "config", "seeds", "environment", "environment steps", "training time", "commit"],
+            [
+                [
+                    arm["label"],
+                    ", ".join(arm["configs"]),
+                    str(len(arm["folders"])),
+                    arm["env"]["name"],
+                    f"{arm['total_steps']:,}",
+                    clock(arm["seconds"]),
+                    ", ".join(arm["commits"]),
+                ]
+                for arm in arms
+            ],
+        )
+        if any(commit.endswith("+") for arm in arms for commit in arm["commits"]):
+            self._say("A + behind a commit: with changes that were not committed.")
+        self._say("Environment steps are those of a run, training time that of all runs of an arm together.")
+
+    def _task(self, task: str, found: Figures) -> None:
+        self._title(2, task)
+        self._main(found)
+        seeds = "one seed" if self.single else "the interquartile mean over seeds"
+        band = "" if self.single else f" Bands: {INTERVAL}."
+        self._picture(
+            f"{task}/learning_curves",
+            f"Return of training trials, {seeds}.{band} Lines across: what players reach in such a trial.",
+        )
+        if over := found.get("horizons"):
+            self._horizons(task, over, seeds, band)
+        self._memory(task, found["memory"])
+        if split := found.get("settings"):
+            self._settings(task, split)
+        if found["published"]:
+            self._published(found["published"])
+
+    def _main(self, found: Figures) -> None:
+        self._title(3, "In the setting trained in")
+        measures = found["main"]
+        head = ["policy"]
+        for name in measures:
+            head += [name] if self.single else [name, "least to most"]
+        rows = []
+        for policy in next(iter(measures.values())):
+            row = [policy]
+            for of_policy in measures.values():
+                one = of_policy[policy]
+                row += [interval(one)]
+                row += [] if self.single else [f"{number(one['min'])} to {number(one['max'])}"]
+            rows.append(row)
+        for player in found["players"]:
+            row = [f"*{player}*"]
+            for of_players in found["main_of_players"].values():
+                row += [number(of_players[player])] + [""] * (not self.single)
+            rows.append(row)
+        self._table(head, rows)
+        told = f"{found['num_trials']} trials of {found['trial_length']} steps at most for each seed."
+        told += "" if self.single else " Least and most are over seeds."
+        self._say(told + (" In italics: reference players." if found["players"] else ""))
+
+    def _horizons(self, task: str, over: Figures, seeds: str, band: str) -> None:
+        self._title(3, "Longer trials")
+        self._picture(
+            f"{task}/horizons",
+            f"Return over a trial of {over['lengths'][-1]} steps with the whole past in memory, {seeds}.{band}",
+        )
+        if len(over["lengths"]) > 1:
+            self._say(f"Return in the last {over['window_length']} steps of a trial, the whole past remembered:")
+            head = ["policy", *(f"{length} steps" for length in over["lengths"])]
+            rows = [[policy, *map(interval, row)] for policy, row in over["last_window"].items()]
+            rows += [[f"*{name}*", *map(number, row)] for name, row in over["last_window_of_players"].items()]
+            self._table(head, rows)
+
+    def _memory(self, task: str, found: Figures) -> None:
+        self._title(3, "What memory costs")
+        self._table(
+            ["policy", "remembers", "bytes of state", "tokens read per step", found["measure"]],
+            [
+                [
+                    policy,
+                    "all" if size["budget"] is None else f"{size['budget']} steps",
+                    f"{size['state_bytes_per_env']:,}",
+                    f"{size['tokens_attended']:.1f}",
+                    interval(size),
+                ]
+                for policy, sizes in found["sizes"].items()
+                for size in sizes
+            ],
+        )
+        self._say(f"In trials of {found['horizon']} steps. Bytes are those of one environment.")
+        bars = "" if self.single else f" Bars: {INTERVAL}."
+        self._picture(f"{task}/memory", f"What is reached with memories of several sizes.{bars}")
+
+    def _settings(self, task: str, split: Figures) -> None:
+        self._title(3, "Other settings")
+        # Settings are many and policies few, or the other way round: the longer of the two goes down the page.
+        self._say(f"{split['measure'].capitalize()}, the whole past remembered:")
+        rows = [
+            [name, *(interval(row[index]) for row in split["policies"].values())]
+            + [number(row[index]) for row in split["players"].values()]
+            for index, name in enumerate(split["names"])
+        ]
+        self._table(["setting", *split["policies"], *(f"*{name}*" for name in split["players"])], rows)
+        _, label, _ = settings_matrix(split)
+        self._picture(f"{task}/settings", f"{label.capitalize()} of each policy in each setting.")
+
+    def _published(self, rows: Sequence[Figures]) -> None:
+        self._title(3, "Beside published figures")
+        self._table(
+            ["policy", "setting", "measure", "ours", "published", "source", "where from"],
+            [
+                [
+                    row["policy"],
+                    row["setting"],
+                    row["measure"],
+                    interval(row["ours"]),
+                    number(row["published"]),
+                    row["source"],
+                    row["confidence"],
+                ]
+                for row in rows
+            ],
+        )
+        self._say("Learning algorithms, budgets and the choice of checkpoints are those of the papers, not ours.")
+
+    def _aggregate(self, found: Figures) -> None:
+        self._title(2, "Over all tasks")
+        if found["left_out"]:
+            self._say(f"Left out, since no player tells what can be reached: {', '.join(found['left_out'])}.")
+        if found["policies_left_out"]:
+            self._say(f"Not in every task, and left out: {', '.join(found['policies_left_out'])}.")
+        if not found["scores"]:
+            self._say("No policy is in every task: there is nothing to be compared.")
+            return
+        self._say("Scores are normalised to:")
+        self._table(
+            ["task", "measure", "0", "1"],
+            [
+                [task, one["measure"], *(f"{who}: {number(value)}" for who, value in (one["0"], one["1"]))]
+                for task, one in found["tasks"].items()
+            ],
+        )
+        self._table(
+            ["policy", "interquartile mean of normalised scores"],
+            [[policy, interval(one)] for policy, one in found["interquartile_mean"].items()],
+        )
+        bars = "" if self.single else f" Bars: {INTERVAL}."
+        bands = "" if self.single else f" Bands: {INTERVAL}."
+        self._picture("/interquartile_mean", f"Interquartile mean of normalised scores over all tasks.{bars}")
+        self._picture("/performance_profile", f"Share of runs above each normalised score, over all tasks.{bands}")
+        if len(found["improvement"]) > 1:
+            self._say("Probability that a run of the policy in the row is better than one of that in the column:")
+            names = list(found["improvement"])
+            self._table(
+                ["", *names],
+                [
+                    [
+                        one,
+                        *("" if one == other else interval(found["improvement"][one][other]) for other in names),
+                    ]
+                    for one in names
+                ],
+            )
+            self._picture("/improvement", "Probability of improvement, the mean over tasks.")
+
+    def _commands(self, arms: Sequence[Figures]) -> None:
+        commands = list(dict.fromkeys(command for arm in arms for command in arm["commands"]))
+        if not commands:
+            return
+        self._title(2, "Command lines")
+        self._say("As written down by the tool that trained the runs, without its name:")
+        more = len(commands) - COMMANDS
+        self._say(
+            "\n".join(["```", *commands[:COMMANDS], *[f"... and {more} more, in report.json"] * (more > 0), "```"])
+        )
+
+    def _title(self, level: int, text: str) -> None:
+        self.lines += ["", f"{'#' * level} {text}"]
+
+    def _say(self, text: str) -> None:
+        self.lines += ["", text]
+
+    def _table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
+        lines = [f"| {' | '.join(row)} |" for row in cells]
+        self.lines += ["", lines[0], "|" + "---|" * len(head), *lines[1:]]
+
+    def _picture(self, key: str, caption: str) -> None:
+        if key in self.pictures:
+            self.pictures_shown += 1
+            name = self.pictures[key]
+            vector = Path(name).with_suffix(".svg").name
+            self.lines += [
+                "",
+                f"![{caption}]({name})",
+                "",
+                f"*Figure {self.pictures_shown}.* {caption} ([SVG]({vector}))",
+            ]
+
+
+def interval(found: Figures) -> str:
+    """A figure with its interval, if it has one."""
+    told = number(found["value"])
+    return told if found["low"] is None else f"{told} [{number(found['low'])}, {number(found['high'])}]"
+
+
+def number(value: float) -> str:
+    """A figure in as many digits as are worth reading."""
+    decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"  # without the + 0.0 there would be a -0.00
+
+
+def clock(seconds: float | None) -> str:
+    """A duration in hours, minutes and seconds."""
+    if seconds is None:
+        return ""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
