@@ -184,7 +184,7 @@ class Page:
         if found["policies_left_out"]:
             self._say(f"Not in every task, and left out: {', '.join(found['policies_left_out'])}.")
         if not found["scores"]:
-            self._say("No policy is in every task: there is nothing to be compared.")
+            self._say("No policy is in every task: name only runs of tasks that policies share.")
             return
         self._say("Scores are normalised to:")
         self._table(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 AGENT = "#0072B2"  # from the palette of Okabe and Ito (2008), made for every kind of colour vision
-REFERENCES = (("black", "--"), ("0.45", ":"), ("0.3", "-."))
+REFERENCES = (("black", "--"), ("0.45", ":"), ("0.3", "-."), ("0.6", (0, (8, 3))))
 """Colour and style of each reference line; after the last it begins again."""
 
 
@@ -350,7 +350,7 @@ def plot_matrix(
     """
     import matplotlib
 
-    size = {"width": 2.6 + 0.62 * len(columns), "height": 1.7 + 0.34 * len(rows)}
+    size = {"width": 2.6 + 0.62 * len(columns), "height": max(2.4, 1.7 + 0.34 * len(rows))}
     colours = matplotlib.colormaps["PuOr" if diverging else "viridis"]
     with _axes(path, **size, grid=None, formats=FORMATS) as axes:
         axes.spines[["left", "bottom"]].set_visible(False)
@@ -366,5 +366,6 @@ def plot_matrix(
         axes.tick_params(length=0)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
-        axes.figure.colorbar(image, ax=axes, label=label)
+        axes.set_title(label, loc="left", fontsize="medium")  # beside the colours there may be no room for it
+        axes.figure.colorbar(image, ax=axes)
     return [Path(path).with_suffix(f".{kind}") for kind in FORMATS]

@@ -237,7 +237,7 @@ def test_without_players_metrics_or_success(tmp_path):
     assert pictures == []
     assert list(numbers["tasks"]["env.length=5"]["main"]) == ["return"]
     assert "no player tells what can be reached: env.length=5, env.length=10." in text
-    assert "there is nothing to be compared" in text
+    assert "No policy is in every task" in text
     assert table(text, "## What was run")[1][5:] == ["", ""]
     for absent in ("oracle", "### Other settings", "### Longer trials", "### Beside published", "## Command lines"):
         assert absent not in text
