@@ -46,6 +46,8 @@ LONGEST = 500
 """Steps after which a trial is not looked at any more."""
 LONGEST_VIDEO = 200
 """Steps after which the video stops."""
+FEWEST_TRIALS = 100
+"""For a probe to learn from some and to be tested on others."""
 ROOM = 320
 """Pixels: smaller pictures of an environment are enlarged to at least this width."""
 
@@ -61,12 +63,6 @@ class Options:
     seed: int = 0
     """Decides tasks, actions, and the moments that the probe looks at."""
 
-    def __post_init__(self) -> None:
-        if self.trials < 100:
-            raise ValueError(f"trials is {self.trials}: it must be at least 100, for the probe to learn and be tested.")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed is {self.seed}: it must be from 0 to 2^32 - 1.")
-
 
 def run(arguments: Sequence[str]) -> int:
     """Looks as the command line says; returns the exit status."""
@@ -75,6 +71,10 @@ def run(arguments: Sequence[str]) -> int:
     default = Options(tyro.MISSING)
     description = "Looks inside the memory of a trained policy."
     options = command_line.parse(Options, default, [default], "experiments.inspect", description, arguments)
+    if options.trials < FEWEST_TRIALS:
+        raise UsageError(f"trials is {options.trials}: it must be at least {FEWEST_TRIALS}.")
+    if not 0 <= options.seed < 2**32:
+        raise UsageError(f"seed is {options.seed}: it must be from 0 to 2^32 - 1.")
     inspect_run(options.folder, options.trials, options.seed)
     return 0
 
@@ -228,7 +228,7 @@ def summary(fact: str, result: dict[str, Any]) -> str:
         for source in plotting_memory.SOURCES
         if source in group
     )
-    return f"{fact}: {when}, told right {told} (chance {100 * group['chance']:.0f}%)."
+    return f"{fact}: {when}, decoded correctly {told} (chance {100 * group['chance']:.0f}%)."
 
 
 if __name__ == "__main__":

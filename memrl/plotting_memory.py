@@ -70,7 +70,7 @@ def attention_figure(maps: Mapping[str, np.ndarray], events: Events) -> Any:
         )
         for told in events.shown.values():
             for first, last in _runs(told):
-                axes.axhspan(first, last, color=SHOWN, alpha=0.2, linewidth=0, zorder=0)
+                axes.axhspan(first, last, color=SHOWN, alpha=0.2, linewidth=0)  # those steps, wherever attended to
         axes.set_title(name, fontsize="medium", loc="left")
         axes.set_ylabel("step attended to")
     figure.colorbar(image, ax=panels, label="attention weight (mean over heads)", pad=0.02, aspect=30)
@@ -150,7 +150,7 @@ def plot_probe(probes: Mapping[str, Mapping[str, Any]], path: Path) -> list[Path
             "k--",
             where="post",
             linewidth=1.2,
-            label="chance (always the most frequent)",
+            label="chance (always the most frequent value)",
         )
         present = [source for source in SOURCES if source in groups[0]]
         for offset, source in zip(np.linspace(-0.12, 0.12, len(present)), present, strict=True):
@@ -160,15 +160,16 @@ def plot_probe(probes: Mapping[str, Mapping[str, Any]], path: Path) -> list[Path
             axes.errorbar(
                 place + offset, mean, yerr=errors, fmt=style, color=colour, markersize=4, linewidth=1.2, label=label
             )
-        axes.set_xticks(place, [_ages(group["ages"]) for group in groups], rotation=45 if len(groups) > 6 else 0)
+        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if len(groups) > 6 else {}
+        axes.set_xticks(place, [_ages(group["ages"]) for group in groups], **slanted)
         axes.set_ylim(0, 1.03)
         axes.set_xlabel("steps since it was shown")
-        axes.set_title(f"{name} ({found['values']} values)", fontsize="medium", loc="left")
+        axes.set_title(f"{name} (one of {found['values']})", fontsize="medium", loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
     for axes in panels[:, 0]:
-        axes.set_ylabel("told right (share of trials)")
+        axes.set_ylabel("share of trials in which\nit is decoded correctly")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", frameon=False, ncols=2, fontsize="small")
     return _save(figure, path)
