@@ -46,6 +46,8 @@ class Page:
             f"Every figure is the interquartile mean over {len(seeds)} seeds ({', '.join(map(str, seeds))}) at the end "
             f"of training; in brackets the {INTERVAL}."
         )
+        if len(seeds) < 4:
+            told += " Of so few seeds none is left out: it is their mean."
         if len(seeds) < ENOUGH_SEEDS:
             told += f" With fewer than {ENOUGH_SEEDS} seeds intervals are narrower than they should be."
         return told

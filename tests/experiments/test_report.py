@@ -113,7 +113,7 @@ def test_what_was_run(two_tasks):
         for memory in ("none", "gru", "fct")
     ]
     assert all(row[4] == f"{steps[row[3]]:,}" for row in rows[1:])
-    assert "three" not in text and "over 3 seeds (0, 1, 2)" in text and "With fewer than 5 seeds" in text
+    assert "over 3 seeds (0, 1, 2)" in text and "With fewer than 5 seeds" in text and "it is their mean" in text
     assert numbers["arms"][0]["commands"] == ["--seed 0", "--seed 1", "--seed 2"]
     assert "```\n--seed 0\n--seed 1\n--seed 2\n```" in text
 
