@@ -45,13 +45,11 @@ def measure(arms: Sequence[Arm]) -> Figures:
 def describe(arm: Arm) -> Figures:
     """What was run."""
     records = [record for run in arm.runs for record in run.environment]
-    commits = sorted(
-        {
-            f"{record['commit'][:10]}{' +' * bool(record['uncommitted_changes'])}"
-            for record in records
-            if record["commit"]
-        }
-    )
+    commits = {
+        f"{record['commit'][:10]}{' +' if record['uncommitted_changes'] else ''}"
+        for record in records
+        if record["commit"]
+    }
     seconds = [run.seconds for run in arm.runs]
     return {
         "label": arm.label,

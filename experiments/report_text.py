@@ -55,13 +55,14 @@ class Page:
     def _what_was_run(self, arms: Sequence[Figures]) -> None:
         self._title(2, "What was run")
         self._table(
-            ["arm", "config", "seeds", "environment", "environment steps", "training time", "commit"],
+            ["arm", "config", "memory", "environment", "seeds", "environment steps", "training time", "commit"],
             [
                 [
                     arm["label"],
                     ", ".join(arm["configs"]),
-                    str(len(arm["folders"])),
+                    arm["memory"],
                     arm["env"]["name"],
+                    str(len(arm["folders"])),
                     f"{arm['total_steps']:,}",
                     clock(arm["seconds"]),
                     ", ".join(arm["commits"]),
@@ -111,11 +112,13 @@ class Page:
             rows.append(row)
         self._table(head, rows)
         told = f"{found['num_trials']} trials of {found['trial_length']} steps at most for each seed."
+        if over := found.get("horizons"):
+            told += f" A window has {over['window_length']} steps."
         told += "" if self.single else " Least and most are over seeds."
         self._say(told + (" In italics: reference players." if found["players"] else ""))
 
     def _horizons(self, task: str, over: Figures, seeds: str, band: str) -> None:
-        self._title(3, "Longer trials")
+        self._title(3, "Longer trials" if len(over["lengths"]) > 1 else "Over a trial")
         self._picture(
             f"{task}/horizons",
             f"Return over a trial of {over['lengths'][-1]} steps with the whole past in memory, {seeds}.{band}",

@@ -107,12 +107,12 @@ def test_what_was_run(two_tasks):
     numbers, text, _ = written(two_tasks / "report")
     rows = table(text, "## What was run")
     steps = {"t_maze": 4 * 64 * 128, "dark_key_to_door": 4 * gridworld().steps_per_update}
-    assert [(row[0], row[2], row[3], row[5], row[6]) for row in rows[1:]] == [
-        (f"memory={memory}, env={env}", "3", env, "0:04:30", "0123456789")
+    assert [(row[0], *row[2:5], *row[6:]) for row in rows[1:]] == [
+        (f"memory={memory}, env={env}", memory, env, "3", "0:04:30", "0123456789")
         for env in ("dark_key_to_door", "t_maze")
         for memory in ("none", "gru", "fct")
     ]
-    assert all(row[4] == f"{steps[row[3]]:,}" for row in rows[1:])
+    assert all(row[5] == f"{steps[row[3]]:,}" for row in rows[1:])
     assert "over 3 seeds (0, 1, 2)" in text and "With fewer than 5 seeds" in text and "it is their mean" in text
     assert numbers["arms"][0]["commands"] == ["--seed 0", "--seed 1", "--seed 2"]
     assert "```\n--seed 0\n--seed 1\n--seed 2\n```" in text
@@ -135,6 +135,7 @@ def test_figures_of_trials(two_tasks):
     assert rows[2][:4] == ["gru", "35.00 [32.50, 37.50]", "32.50 to 37.50", "9.00 [8.50, 9.50]"]
     assert rows[5][:4] == ["*searcher*", "40.00", "", "8.00"]
 
+    assert "A window has 20 steps." in text
     assert found["horizons"]["time"] == list(range(10, 200, 20))
     assert found["horizons"]["curves"]["gru"]["value"] == pytest.approx(np.arange(5.0, 15.0))
     rows = table(text, "### Longer trials")
@@ -238,7 +239,7 @@ def test_without_players_metrics_or_success(tmp_path):
     assert list(numbers["tasks"]["env.length=5"]["main"]) == ["return"]
     assert "no player tells what can be reached: env.length=5, env.length=10." in text
     assert "No policy is in every task" in text
-    assert table(text, "## What was run")[1][5:] == ["", ""]
+    assert table(text, "## What was run")[1][6:] == ["", ""]
     for absent in ("oracle", "### Other settings", "### Longer trials", "### Beside published", "## Command lines"):
         assert absent not in text
 
