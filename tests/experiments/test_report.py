@@ -10,8 +10,10 @@ from PIL import Image
 from synthetic_runs import episodes, gridworld, t_maze, windows, write_run
 
 from experiments import command_line, report
+from experiments.comparison import binned
 from experiments.published import PUBLISHED, published
 from experiments.report_text import clock, number
+from experiments.runs import find_runs
 
 SUCCESS = {"gru": 0.9, "fct": 0.6, "none": 0.25}
 """Of seed 1; a twentieth less and more for seeds 0 and 2."""
@@ -252,6 +254,31 @@ def test_policies_that_are_not_in_every_task_are_left_out(tmp_path):
     numbers, text, _ = written(tmp_path / "report")
     assert list(numbers["aggregate"]["scores"]) == ["gru"] and "Not in every task, and left out: none." in text
     assert numbers["aggregate"]["tasks"]["dark_key_to_door"]["0"] == ["nothing", 0]
+
+
+def test_trials_of_one_length_in_several_settings(tmp_path):
+    """Settings whose outcome is not told are compared by the share of what the best player reaches."""
+    played = episodes(success=0.6, told=False, splits=("size=7",))["episodes"]
+    write_run(tmp_path / "run", gridworld(), 0, {**windows(horizons=(100,)), "players": ["oracle"], "episodes": played})
+    assert report.run([str(tmp_path)]) == 0
+    _, text, pictures = written(tmp_path / "report")
+    assert pictures == ["horizons", "learning_curves", "settings"]
+    assert "### Over a trial" in text and "### Longer trials" not in text
+    assert "Return in the last 20 steps of a trial" not in text
+    assert table(text, "### Other settings")[2] == ["size=7", "1.50", "3.00"]
+    assert "Return (share of oracle) of each policy" in text
+
+
+def test_learning_curves_are_means_over_trials(tmp_path):
+    """Of those that ended since the point before: two updates, of 10 and 30 trials, for each of two points."""
+    folder = write_run(tmp_path / "run", t_maze(), seed=0)
+    lines = [
+        {"env_steps": 100 * (i + 1), "return": value, "trials": trials}
+        for i, (value, trials) in enumerate([(1.0, 10.0), (5.0, 30.0), (None, 0.0), (7.0, 3.0), (None, 0.0)])
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run,) = find_runs([folder])
+    np.testing.assert_array_equal(binned(run, np.array([0.0, 200.0, 400.0, 600.0])), [4.0, 7.0, np.nan])
 
 
 def test_default_folder_of_several(tmp_path, monkeypatch):
