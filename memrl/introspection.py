@@ -258,6 +258,9 @@ def sources(policy: ActorCritic, params: Any, look: Look) -> dict[str, jax.Array
     - `state`: the numbers that the memory carries to the next step, see `flatten_state`; absent if it carries none;
     - `output`: what it says to the heads;
     - `input`: what the encoder made of the present input, which is all that a policy without memory could use.
+
+    The state of a memory with attention is the past as it was, in slots that move on. What can be told from it linearly
+    is less than what it holds; the output tells what of it was read.
     """
     inputs = policy.apply(params, look.inputs, method="_encode")
     seen = {"state": flatten_state(look.memory, look.reset.shape[0]), "output": look.output, "input": inputs}

@@ -55,8 +55,9 @@ def plot_attention(maps: Mapping[str, np.ndarray], events: Events, path: Path) -
 def attention_figure(maps: Mapping[str, np.ndarray], events: Events) -> Any:
     """The figure that `plot_attention` saves."""
     from matplotlib.colors import PowerNorm
+    from matplotlib.patches import Rectangle
 
-    figure, panels = _timeline(len(maps), 2.3, events)
+    figure, panels = _timeline(len(maps), 2.3, events, "shown to the agent; framed: the same steps")
     most = max(float(seen.max()) for seen in maps.values())
     for axes, (name, seen) in zip(panels, maps.items(), strict=True):
         image = axes.imshow(
@@ -68,9 +69,9 @@ def attention_figure(maps: Mapping[str, np.ndarray], events: Events) -> Any:
             interpolation="nearest",
             extent=(0, len(seen), 0, seen.shape[1]),
         )
-        for told in events.shown.values():
-            for first, last in _runs(told):
-                axes.axhspan(first, last, color=SHOWN, alpha=0.2, linewidth=0)  # those steps, wherever attended to
+        for first, last in (run for told in events.shown.values() for run in _runs(told)):
+            width = _forgotten_at(events, first) - first
+            axes.add_patch(Rectangle((first, first), width, last - first, fill=False, edgecolor=SHOWN, linewidth=0.7))
         axes.set_title(name, fontsize="medium", loc="left")
         axes.set_ylabel("step attended to")
     figure.colorbar(image, ax=panels, label="attention weight (mean over heads)", pad=0.02, aspect=30)
@@ -92,7 +93,7 @@ def plot_gates(gates: Mapping[str, np.ndarray], events: Events, path: Path) -> l
 
 def gates_figure(gates: Mapping[str, np.ndarray], events: Events) -> Any:
     """The figure that `plot_gates` saves."""
-    figure, panels = _timeline(len(gates), 1.5, events)
+    figure, panels = _timeline(len(gates), 1.5, events, "shown to the agent")
     maps = {}
     for axes, (name, openness) in zip(panels, gates.items(), strict=True):
         steps, units = openness.shape
@@ -201,17 +202,19 @@ class Film:
         for axes in figure.axes:
             if axes.get_label() != "<colorbar>":
                 box = axes.get_window_extent()
-                line = 1 if axes.spines["bottom"].get_visible() else -1
-                self.boxes.append((round(height - box.y1) - 1, round(height - box.y0) - line, box.x0, box.x1))
+                has_line = axes.spines["bottom"].get_visible()
+                self.boxes.append((round(height - box.y1) - 1, round(height - box.y0) + 1, box.x0, box.x1, has_line))
         self.steps = steps
 
     def frame(self, step: int) -> np.ndarray:
         """The picture with what comes after `step` covered, uint8 `[H, W, 3]`."""
         picture = self.picture.copy()
-        for top, bottom, left, right in self.boxes:
+        for top, bottom, left, right, has_line in self.boxes:
             now = round(left + (right - left) * min(step + 1, self.steps) / self.steps)
             picture[top:bottom, now : round(right) + 2] = 255
             picture[top:bottom, now - 1 : now + 1] = 0
+            if has_line:
+                picture[bottom - 1, now : round(right)] = 0
         return picture
 
 
@@ -225,8 +228,8 @@ def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return joined
 
 
-def _timeline(panels: int, panel_height: float, events: Events) -> tuple[Any, list[Any]]:
-    """A figure with a panel above the other over the same time, and above all of them when what was shown."""
+def _timeline(panels: int, panel_height: float, events: Events, shown: str) -> tuple[Any, list[Any]]:
+    """A figure with a panel above the other over the same time, and above all of them when what was `shown`."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -253,12 +256,18 @@ def _timeline(panels: int, panel_height: float, events: Events) -> tuple[Any, li
         every[0].set_yticks(np.arange(len(facts)) + 0.5, facts, fontsize="small")
         every[0].tick_params(left=False, bottom=False)
         every[0].spines[["left", "bottom"]].set_visible(False)
-        handles.append(Line2D([], [], color=SHOWN, linewidth=6, label="shown to the agent"))
+        handles.append(Line2D([], [], color=SHOWN, linewidth=6, label=shown))
     if ends:
         handles.append(Line2D([], [], **END, label=f"end of an {events.ends}"))
     if handles:
         figure.legend(handles=handles, loc="outside upper left", frameon=False, ncols=2, fontsize="small")
     return figure, every[bool(facts) :]
+
+
+def _forgotten_at(events: Events, step: int) -> int:
+    """The step from which what was shown in `step` is of an earlier episode."""
+    ends = np.flatnonzero(events.over[step:])
+    return step + int(ends[0]) + 1 if events.ends == "episode" and len(ends) else len(events.over)
 
 
 def _runs(told: np.ndarray) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ from memrl.introspection import (
     PROJECTED,
     Attention,
     Samples,
+    _share,
     age_groups,
     attention_map,
     flatten_state,
@@ -25,6 +26,7 @@ from memrl.introspection import (
 from memrl.memory import MEMORIES
 from memrl.memory.base import Memory, select
 from memrl.networks import ActorCritic, NetworkConfig, observation_kinds
+from memrl.rollout import initial_actor_state
 
 STEPS = 14
 ATTENTIVE = {
@@ -55,8 +57,6 @@ def policy_in(environment, params, memory):
     """A tiny policy around `memory`, and random parameters."""
     kinds = observation_kinds(environment.observation_space(params))
     policy = ActorCritic(memory, environment.num_actions, NetworkConfig((8,), (8,)), jnp.float32, kinds)
-    from memrl.rollout import initial_actor_state
-
     actor = initial_actor_state(policy, environment, params, 1, jax.random.key(0))
     variables = jax.jit(lambda key: policy.init(key, actor.memory, actor.inputs, actor.reset, method="step"))(
         jax.random.key(1)
@@ -263,11 +263,6 @@ def test_probe_without_enough_to_go_by():
 
 def test_interval_of_wilson():
     """8 of 10, as tables have it."""
-    samples = planted(100)
-    result = probe(samples, [(0, 0), (1, 1)])["groups"][1]["state"]
-    assert 0 <= result["low"] < result["accuracy"] <= 1 and result["low"] > 0.8 and result["high"] <= 1
-    from memrl.introspection import _share
-
     told = _share(np.array([True] * 8 + [False] * 2))
     assert (round(told["low"], 4), round(told["high"], 4)) == (0.4902, 0.9433)
 

@@ -64,7 +64,7 @@ def test_what_is_written_in_the_pictures():
     assert {"layer 1", "step attended to", "time in the trial (steps)", "attention weight (mean over heads)"} <= {
         *written
     }
-    assert {"shown to the agent", "end of an attempt"} <= {*written}
+    assert {"shown to the agent; framed: the same steps", "end of an attempt"} <= {*written}
     written = texts(gates_figure(GATES, EVENTS._replace(shown={}, over=np.zeros(STEPS, bool))))
     assert {"forget gate", "write", "openness,\na line per head"} <= {*written}
     assert "shown to the agent" not in written and "end of an attempt" not in written
@@ -76,6 +76,15 @@ def test_map_shows_time_to_the_right_and_what_is_attended_to_upwards():
     drawn = image.get_array()
     np.testing.assert_array_equal(drawn.filled(0), MAPS["layer 1"].T)
     assert drawn.mask[5, 4] and not drawn.mask[4, 5] and image.origin == "lower"
+
+
+@pytest.mark.parametrize(("ends", "last"), [("attempt", STEPS), ("episode", 5)])
+def test_what_was_shown_is_framed_until_it_is_forgotten(ends, last):
+    """An attempt leaves the memory as it is."""
+    figure = attention_figure(MAPS, EVENTS._replace(ends=ends))
+    axes = next(axes for axes in figure.axes if axes.get_title(loc="left") == "layer 1")
+    frames = [frame.get_bbox().extents.tolist() for frame in axes.patches]
+    assert frames == [[1, 1, last, 3], [7, 7, STEPS, 8]]
 
 
 def test_film_uncovers_the_picture():
