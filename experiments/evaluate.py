@@ -73,12 +73,13 @@ def read(arguments: Sequence[str], evaluation: EvaluationConfig) -> Options:
     return command_line.parse(Options, default, [default], "experiments.evaluate", description, arguments)
 
 
-def evaluate_run(folder: Path, evaluation: EvaluationConfig | None = None) -> dict[str, Any]:
+def evaluate_run(folder: Path, evaluation: EvaluationConfig | None = None, pictures: bool = True) -> dict[str, Any]:
     """Evaluates the run in `folder` and writes what the module's docstring says.
 
     Args:
       folder: of the run.
       evaluation: how; as its config says if not given.
+      pictures: whether to draw as well; a grid has too many runs to look at each.
 
     Returns:
       What is written to `evaluation.json`.
@@ -111,7 +112,8 @@ def evaluate_run(folder: Path, evaluation: EvaluationConfig | None = None) -> di
     if "windows" in result:
         print(summary(result))
     write_json(folder / "evaluation.json", result)
-    print(f"Written to {folder}: evaluation.json, {', '.join(draw(folder, config, params, result))}")
+    written = draw(folder, config, params, result) if pictures else []
+    print(f"Written to {folder}: {', '.join(['evaluation.json', *written])}")
     return result
 
 

@@ -17,11 +17,27 @@ class DivergedError(Exception):
 class Log:
     """Writes metrics down and shows how far the run is, one chunk late, so that no device waits for it."""
 
-    def __init__(self, config: Config, tracker: Tracker | None, update: int, seconds: float):
-        """`tracker` is None on all processes but the first; `update` and `seconds` are what has been done before."""
+    def __init__(
+        self,
+        config: Config,
+        tracker: Tracker | None,
+        update: int,
+        seconds: float,
+        progress: "Progress | None",
+        together: int = 1,
+    ):
+        """Opens nothing.
+
+        Args:
+          config: of the run.
+          tracker: None on all processes but the first.
+          update, seconds: what has been done before.
+          progress: where to show how far it is.
+          together: runs that are trained together; each has its share of the time.
+        """
         self.config, self.tracker = config, tracker
         self.update, self.seconds = update, seconds
-        self.progress = Progress(config, update)
+        self.progress, self.together = progress, together
         self._pending: dict[str, jax.Array] | None = None
         self._last = time.perf_counter()
 
@@ -36,7 +52,7 @@ class Log:
             return
         metrics, self._pending = jax.device_get(self._pending), None
         now = time.perf_counter()
-        elapsed, self._last = now - self._last, now
+        elapsed, self._last = (now - self._last) / self.together, now
         self.seconds += elapsed
         for index in range(self.config.updates_per_chunk):
             self.update += 1
@@ -51,7 +67,8 @@ class Log:
             for name in ("loss", "gradient_norm"):
                 if not math.isfinite(line[name]):
                     raise DivergedError(f"Training diverged: {name} is {line[name]} in update {self.update}.")
-        self.progress.show(self.update, line["return"])
+        if self.progress is not None:
+            self.progress.show(self.update, line["return"])
 
 
 class Progress:

@@ -34,7 +34,7 @@ from jax.sharding import Mesh
 from experiments import command_line
 from experiments.command_line import UsageError
 from experiments.config import Config, config_to_dict, load_config, make_policy
-from experiments.log import DivergedError, Log, say
+from experiments.log import DivergedError, Log, Progress, say
 from memrl.checkpoint import Checkpointer
 from memrl.tracking import Tracker, environment_record, write_json
 from memrl.training import Training, make_training
@@ -125,7 +125,7 @@ def train(
 
         tracker = None
         if jax.process_index() == 0:
-            tracker = stack.enter_context(open_files(config, folder, update, mesh, command))
+            tracker = stack.enter_context(open_files(config, folder, update, mesh, command, folder.name))
         stop = stack.enter_context(StopRequest())
         if update < config.num_updates:
             devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' * (mesh.size > 1)}"
@@ -134,8 +134,9 @@ def train(
             state = training.initial_state(key) if state is None else state
             advance = training.advance.lower(state).compile()
             say(f"took {time.perf_counter() - start:.0f} s.")
-            log = Log(config, tracker, update, seconds)
-            stack.callback(log.progress.end)
+            progress = Progress(config, update)
+            stack.callback(progress.end)
+            log = Log(config, tracker, update, seconds, progress)
 
             def save() -> None:
                 log.flush()  # first: metrics.jsonl then misses no update, and what has diverged is not saved
@@ -236,8 +237,12 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def open_files(config: Config, folder: Path, update: int, mesh: Mesh, command: Sequence[str]) -> Tracker:
-    """Writes down what is being run, and opens what the metrics go to: after `update`, which the run goes on from."""
+def open_files(config: Config, folder: Path, update: int, mesh: Mesh, command: Sequence[str], name: str) -> Tracker:
+    """Writes down what is being run, and opens what the metrics go to: after `update`, which the run goes on from.
+
+    `name` is what W&B calls the run. The folder is made if need be.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "environment.json"
     before = json.loads(path.read_text()) if path.exists() else []
     record = {"update": update, "command": list(command), **environment_record(), "devices_used": mesh.size}
@@ -252,7 +257,7 @@ def open_files(config: Config, folder: Path, update: int, mesh: Mesh, command: S
         config=values,
         project=tracking.project,
         group=tracking.group,
-        name=folder.name,
+        name=name,
         tags=tracking.tags,
     )
 

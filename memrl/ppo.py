@@ -1,7 +1,9 @@
 """Learning: proximal policy optimisation (PPO, arXiv 1707.06347) on whole sequences, the same for every memory."""
 
+import copy
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +97,31 @@ class PPOConfig:
         """The auxiliary losses that have a weight."""
         names: tuple[Auxiliary, ...] = ("reconstruction", "prediction")
         return tuple(name for name in names if getattr(self, f"{name}_coefficient") > 0)
+
+    def numbers(self) -> dict[str, jax.Array]:
+        """The fields in `NUMBERS`, float32, for a compiled program that takes them as arguments."""
+        return {name: jnp.float32(getattr(self, name)) for name in NUMBERS}
+
+    def with_numbers(self, numbers: Mapping[str, jax.Array]) -> Self:
+        """The same with `numbers`, which may be traced and so cannot be checked again."""
+        config = copy.copy(self)
+        for name, value in numbers.items():
+            object.__setattr__(config, name, value)
+        return config
+
+
+NUMBERS = (
+    "learning_rate",
+    "final_learning_rate",
+    "discount",
+    "gae_lambda",
+    "clip",
+    "value_coefficient",
+    "entropy_coefficient",
+    "final_entropy_coefficient",
+    "max_gradient_norm",
+)
+"""Fields of `PPOConfig` that decide no shape and no branch of a compiled program."""
 
 
 class Minibatch(NamedTuple):

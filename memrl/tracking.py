@@ -92,6 +92,7 @@ class Tracker:
             console="off",  # what is printed is redrawn progress, and this would put pipes around stdout
             init_timeout=10,  # seconds
             finish_timeout=30,  # seconds
+            reinit="create_new",  # several runs may be trained together
         )
         run_id = id_file.read_text()
         return wandb.init(dir=self.folder, mode=mode, id=run_id, resume="allow", settings=settings, **labels)

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 
@@ -14,7 +15,7 @@ from envs.dark_key_to_door import DarkKeyToDoorConfig
 from memrl.ppo import PPOConfig
 from memrl.rollout import rollout
 from memrl.sharding import device_mesh
-from memrl.training import make_optimizer, make_training
+from memrl.training import Settings, make_optimizer, make_seeds_training, make_training
 
 CONFIG = PPOConfig(num_envs=8, unroll_length=7, epochs=2, minibatches=2)
 
@@ -237,3 +238,56 @@ def test_initialising_seeds_does_not_hang(run_python):
     done = run_python("-c", SEEDS, env={"JAX_NUM_CPU_DEVICES": "2"}, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [0, 0, 0]
+
+
+# Seeds
+
+
+def assert_near(actual, expected):
+    """Equal but for rounding; what Adam divides by is small at first, and its rounding grows."""
+    assert_equal(actual, expected, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("form", ["parallel", "sequential"])
+@pytest.mark.parametrize("memory", ["gru", "memo"])
+def test_seeds_together_learn_what_each_learns_alone(form, memory):
+    env, params = DarkKeyToDoorConfig(size=2, attempt_limit=4, trial_length=5).make()
+    policy = tiny_policy(tiny_memory(memory, 5), env.num_actions)
+    mesh, seeds = device_mesh(1), (0, 7)
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    settings = Settings(jax.tree.map(jnp.asarray, params), CONFIG.numbers())
+    together = make_seeds_training(policy, env, settings, CONFIG, 10, mesh, form=form)
+    alone = make_training(policy, env, params, CONFIG, 10, mesh)
+    states = together.initial_state(keys, settings)
+    each = [alone.initial_state(jax.random.key(seed)) for seed in seeds]
+    for seed, state in enumerate(each):
+        assert_equal(jax.tree.map(lambda leaf, seed=seed: leaf[seed], states), state, atol=1e-6)
+    for _ in range(2):
+        states, metrics = together.advance(states, settings)
+        each, expected = zip(*(alone.advance(state) for state in each), strict=True)
+    for seed, state in enumerate(each):
+        assert_near(jax.tree.map(lambda leaf, seed=seed: leaf[seed], states.params), state.params)
+        assert_near(jax.tree.map(lambda leaf, seed=seed: leaf[seed], metrics), expected[seed])
+
+
+def test_other_numbers_and_tasks_share_a_program():
+    """What a run learns with them is what one learns that was compiled for them."""
+    config = dataclasses.replace(CONFIG, learning_rate=0.02, discount=0.5, clip=0.1, entropy_coefficient=0.1)
+    env, params = DarkKeyToDoorConfig(size=2, attempt_limit=4, trial_length=5).make()
+    shorter = params.replace(max_steps_in_episode=np.int32(3))
+    policy, mesh, keys = tiny_policy(tiny_memory("gru", 5), env.num_actions), device_mesh(1), jax.random.key(1)[None]
+    first = Settings(jax.tree.map(jnp.asarray, params), CONFIG.numbers())
+    together = make_seeds_training(policy, env, first, CONFIG, 10, mesh)
+    together.advance(together.initial_state(keys, first), first)
+    other = Settings(jax.tree.map(jnp.asarray, shorter), config.numbers())
+    states, _ = together.advance(together.initial_state(keys, other), other)
+    assert together.advance._cache_size() == 1
+    alone = make_training(policy, env, shorter, config, 10, mesh)
+    state, _ = alone.advance(alone.initial_state(jax.random.key(1)))
+    assert_near(jax.tree.map(lambda leaf: leaf[0], states.params), state.params)
+
+
+def test_every_number_is_a_field_of_the_config():
+    assert dataclasses.replace(CONFIG, **{name: 0.5 for name in CONFIG.numbers()}).with_numbers(
+        CONFIG.numbers()
+    ) == dataclasses.replace(CONFIG)

@@ -1,0 +1,150 @@
+"""Trains the runs of a grid's cell, which differ in their seed alone, together in one compiled program."""
+
+import contextlib
+import json
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.command_line import UsageError, make_mesh
+from experiments.config import Config, config_to_dict, make_policy
+from experiments.evaluate import evaluate_run
+from experiments.log import DivergedError, Log, Progress, say
+from experiments.run import StopRequest, first_difference, identity, open_files
+from memrl.checkpoint import Checkpointer
+from memrl.ppo import NUMBERS
+from memrl.training import SeedsTraining, Settings, make_seeds_training
+
+Programs = dict[tuple[str, int], SeedsTraining]
+"""Compiled programs by `program_key` and number of seeds."""
+
+
+def program_key(config: Config) -> str:
+    """What decides the compiled program of a run; runs of the same key differ in values that are its arguments."""
+    values = config_to_dict(config)
+    environment, env_params = config.env.make()
+    leaves, structure = jax.tree.flatten(env_params)
+    return json.dumps(
+        {
+            "environment": [type(environment).__name__, repr(environment), repr(structure)],
+            "env_params": [str(jax.typeof(leaf)) for leaf in leaves],
+            "memory": values["memory"],
+            "network": values["network"],
+            "ppo": {name: value for name, value in values["ppo"].items() if name not in NUMBERS},
+            "num_updates": config.num_updates,
+            "updates_per_chunk": config.updates_per_chunk,
+            "devices": config.devices,
+        }
+    )
+
+
+def train_cell(
+    folder: Path, configs: Sequence[Config], command: Sequence[str], programs: Programs
+) -> signal.Signals | None:
+    """Trains the runs of a cell to their end and evaluates them.
+
+    Each becomes an ordinary run in `folder/seedN`. While they are trained, their states are in `folder/checkpoints`,
+    where another call goes on if this one is stopped.
+
+    Args:
+      folder: of the cell.
+      configs: of its runs; they differ in `seed` alone.
+      command: the command line, to be written down.
+      programs: compiled programs, shared by the cells of a process; this cell's is added.
+
+    Returns:
+      The signal that asked to stop, the states then saved; None if none did.
+
+    Raises:
+      CheckpointError, UsageError: the latest checkpoint is damaged or of other runs; nothing has been changed.
+      DivergedError: a loss or gradient is not finite; all checkpoints are from before that.
+    """
+    folders = [folder / f"seed{config.seed}" for config in configs]
+    if not all(is_trained(*run) for run in zip(folders, configs, strict=True)):
+        stopped_by = train_seeds(folder, folders, configs, command, programs)
+        if stopped_by is not None:
+            return stopped_by
+    for run in folders:
+        if not (run / "evaluation.json").exists():
+            evaluate_run(run, pictures=False)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return None
+
+
+def is_trained(folder: Path, config: Config) -> bool:
+    """Whether the run in `folder` has its last checkpoint."""
+    return Checkpointer(folder / "checkpoints").latest() == config.num_updates
+
+
+def train_seeds(
+    folder: Path, folders: Sequence[Path], configs: Sequence[Config], command: Sequence[str], programs: Programs
+) -> signal.Signals | None:
+    """As `train_cell`, for cells that are not trained yet; does not evaluate. `folders` are those of the runs."""
+    config = configs[0]
+    mesh = make_mesh(config)
+    environment, env_params = config.env.make()
+    settings = Settings(jax.tree.map(jax.numpy.asarray, env_params), config.ppo.numbers())
+    key = program_key(config), len(configs)
+    if key not in programs:
+        policy = make_policy(config, environment, env_params)
+        programs[key] = make_seeds_training(
+            policy, environment, settings, config.ppo, config.num_updates, mesh, config.updates_per_chunk
+        )
+    training = programs[key]
+    keys = jax.numpy.stack([jax.random.key(config.seed) for config in configs])
+    identities = [identity(config) for config in configs]
+
+    with contextlib.ExitStack() as stack:
+        checkpointer = stack.enter_context(Checkpointer(folder / "checkpoints"))
+        update, seconds = 0, 0.0
+        if checkpointer.latest() is None:
+            state = training.initial_state(keys, settings)
+        else:
+            state, metadata = checkpointer.restore(jax.eval_shape(training.initial_state, keys, settings))
+            for saved, own in zip(metadata["identities"], identities, strict=True):
+                if differs := first_difference(saved, own):
+                    raise UsageError(f"{checkpointer.directory} is of other runs: their {differs} is not the one here.")
+            update, seconds = int(state.update[0]), metadata["seconds"]
+
+        stop = stack.enter_context(StopRequest())
+        progress = Progress(config, update)
+        logs = []
+        for run, own in zip(folders, configs, strict=True):
+            name = f"{folder.name}-{run.name}"
+            tracker = stack.enter_context(open_files(own, run, update, mesh, command, name))
+            logs.append(Log(own, tracker, update, seconds, None if logs else progress, together=len(configs)))
+
+        def flush() -> None:
+            for log in logs:
+                try:
+                    log.flush()
+                except DivergedError as error:
+                    raise DivergedError(f"Seed {log.config.seed}: {error}") from error
+
+        say(f"{folder}: {update} of {config.num_updates} updates done, {len(configs)} seeds together.")
+        while update < config.num_updates and not stop.pending():
+            state, metrics = training.advance(state, settings)
+            update += config.updates_per_chunk
+            flush()
+            for log, of_seed in zip(logs, by_seed(metrics, len(configs)), strict=True):
+                log.add(of_seed)
+            if update % config.checkpoint_every < config.updates_per_chunk:
+                flush()
+                checkpointer.save(update, state, {"seconds": logs[0].seconds, "identities": identities})
+        flush()
+        checkpointer.save(update, state, {"seconds": logs[0].seconds, "identities": identities})
+        if update >= config.num_updates:
+            for run, log, own, of_seed in zip(folders, logs, identities, by_seed(state, len(configs)), strict=True):
+                with Checkpointer(run / "checkpoints") as last:
+                    last.save(update, of_seed, {"seconds": log.seconds, "identity": own})
+            return None
+        return stop.received
+
+
+def by_seed(tree: Any, seeds: int) -> list[Any]:
+    """The parts of a tree with leaves `[S, ..]` that belong to each seed."""
+    return [jax.tree.map(lambda leaf, seed=seed: leaf[seed], tree) for seed in range(seeds)]
