@@ -35,5 +35,11 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["memrl", "memrl.*", "envs", "envs.*", "experiments", "experiments.*"]),
     install_requires=requirements(runtime),
-    extras_require={"cuda": ["jax[cuda]"], "tpu": ["jax[tpu]"], "dev": requirements(development)},
+    package_data={"experiments": ["grids/*.toml"]},
+    extras_require={
+        "cuda": ["jax[cuda]"],
+        "tpu": ["jax[tpu]"],
+        "cluster": [line for line in requirements(development) if line.startswith("submitit")],
+        "dev": requirements(development),
+    },
 )
