@@ -34,24 +34,41 @@ def compare_memories(
         f"{ENVIRONMENTS} environments on one {jax.devices()[0].device_kind}, room for {capacity} steps, "
         f"sequences of {tokens}\n"
     )
-    state_heads = "".join(f"{f'state {horizon}':>13}" for horizon in HORIZONS)
-    print(f"{'':18}{'parameters':>11}{state_heads}   act {horizons[0]:>6}  act {horizons[1]:>6}   forward   + backward")
-    print(f"{'':18}{'':>11}{'bytes per environment':>39}   {'µs per step of all':>22}   {'µs per token of one':>22}")
+    print(table_head(horizons))
     figures = {}
     for name, config in memories.items():
         row = figures[name] = measure_memory(config.with_capacity(capacity), horizons, tokens, repeats)
         row["state_bytes"] = {
             horizon: state_bytes_per_env(config.with_capacity(horizon).build()) for horizon in HORIZONS
         }
-        states = "".join(f"{size:>13,}" for size in row["state_bytes"].values())
-        act = [1e6 * seconds["median"] for seconds in row["acting_seconds"].values()]
-        learn = [1e6 * row[f"{what}_seconds"]["median"] for what in ("forward", "backward")]
-        print(
-            f"{name:18}{row['parameters']:>11,}{states}   {act[0]:>10,.0f}  {act[1]:>10,.0f}   {learn[0]:>7.2f}   "
-            f"{learn[1]:>10.2f}",
-            flush=True,
-        )
+        print(table_row(name, row), flush=True)
     return figures
+
+
+def table_head(horizons: tuple[int, int]) -> str:
+    """The first two lines of the table, in Markdown."""
+    titles = [
+        "memory",
+        "parameters",
+        *(f"state, {horizon:,} steps" for horizon in HORIZONS),
+        *(f"act at {horizon:,}" for horizon in horizons),
+        "forward",
+        "and backward",
+    ]
+    return f"| {' | '.join(titles)} |\n|---|{'---:|' * (len(titles) - 1)}"
+
+
+def table_row(name: str, row: dict[str, Any]) -> str:
+    """The line of one memory, in Markdown: bytes per environment, µs per step of all environments, µs per token."""
+    seconds = {what: 1e6 * row[f"{what}_seconds"]["median"] for what in ("forward", "backward")}
+    cells = [
+        f"`{name}`",
+        f"{row['parameters']:,}",
+        *(f"{size:,}" for size in row["state_bytes"].values()),
+        *(f"{1e6 * measured['median']:,.0f}" for measured in row["acting_seconds"].values()),
+        *(f"{value:.2f}" for value in seconds.values()),
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def measure_memory(config: MemoryConfig, horizons: tuple[int, int], tokens: int, repeats: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the README shows works."""
 
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -35,3 +36,13 @@ def test_every_config_and_environment_is_named():
         *CONFIGS,
         *ENVIRONMENTS,
     }
+
+
+def test_the_table_of_memories_is_the_one_that_was_measured():
+    from experiments.benchmark_memories import table_head, table_row
+    from memrl.memory import MEMORIES
+
+    measured = json.loads((README.parent / "experiments/results/speed/memories.json").read_text())["memories"]
+    table = "\n".join([table_head((1024, 16_384)), *(table_row(name, row) for name, row in measured.items())])
+    assert list(measured) == list(MEMORIES)
+    assert f"\n\n{table}\n\n" in README.read_text()

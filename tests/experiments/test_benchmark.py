@@ -183,7 +183,7 @@ def test_memories_are_compared(monkeypatch, capsys):
     for row in figures.values():
         assert list(row["acting_seconds"]) == [4, 12] and row["parameters"] > 0
         assert row["backward_seconds"]["median"] > 0 and row["forward_bytes"] > 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[4:]] == ["gru", "fct"]
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[4:]] == ["`gru`", "`fct`"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import functools
 import re
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,7 +203,7 @@ def s5_layer(p, xs):
 def mingru_layer(p, xs):
     h = np.zeros((BATCH, STATE))
     for x in xs:
-        gate, candidate = np.split(dense(p["input"], x), 2, axis=-1)
+        gate, candidate = dense(p["update_gate"], x), dense(p["candidate"], x)
         z = sigmoid(gate)
         h = (1 - z) * h + z * np.where(candidate >= 0, candidate + 0.5, sigmoid(candidate))
         yield dense(p["output"], h)
@@ -274,6 +275,14 @@ def test_the_state_stays_bounded(name, getkey):
     assert jnp.isfinite(ys).all()
 
 
+def test_mingru_starts_with_all_time_constants():
+    memory = MinGRU(FEATURES, layers=1, state_features=5, longest_memory=9).build()
+    x, reset = jnp.zeros((1, 3)), jnp.zeros(1, bool)
+    params = memory.init(jax.random.key(0), memory.initial_state(1), x, reset, method="step")["params"]
+    share_forgotten = nn.sigmoid(params["layers_0"]["update_gate"]["bias"])
+    np.testing.assert_allclose(share_forgotten, 1 / (1 + np.array([1, 3, 5, 7, 9])), rtol=1e-6)
+
+
 def test_mingru_averages(getkey):
     """Its state lies between 0 and the greatest candidate, though the candidates have no upper bound."""
     memory = MinGRU(FEATURES, layers=1, state_features=STATE).build()
@@ -282,7 +291,7 @@ def test_mingru_averages(getkey):
     (state,), _ = unroll(memory, params, xs)
     p = jax.tree.map(np.asarray, params)
     x = layer_norm(p["norms_0"], dense(p["input_projection"], np.asarray(xs)))
-    candidate = np.split(dense(p["layers_0"]["input"], x), 2, axis=-1)[1]
+    candidate = dense(p["layers_0"]["candidate"], x)
     assert (state >= 0).all() and (state <= 0.5 + candidate.max(axis=0).clip(0.5)).all()
 
 
@@ -379,6 +388,7 @@ BAD = [
     (LRU, {"features": 0}, "memory.features is 0: it must be at least 1."),
     (S5, {"layers": 0}, "memory.layers is 0"),
     (MinGRU, {"state_features": 0}, "memory.state_features is 0"),
+    (MinGRU, {"longest_memory": 0}, "memory.longest_memory is 0"),
     (FFM, {"contexts": 0}, "memory.contexts is 0"),
     (FFM, {"longest_period": 0}, "memory.longest_period is 0"),
     (MinGRU, {"scan": "parallel"}, "memory.scan is parallel: it must be one of auto, sequential, associative, chunked"),
