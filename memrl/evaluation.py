@@ -393,8 +393,12 @@ class Runner:
 
     def __init__(self, params: Any, config: EvaluationConfig):
         self.mesh = sharding.device_mesh(math.gcd(config.num_trials, jax.local_device_count()))
-        self.params = jax.device_put(params, sharding.shardings(self.mesh, PartitionSpec()))
         self.key = jax.random.key(config.seed)
+        self.load(params)
+
+    def load(self, params: Any) -> None:
+        """Takes other parameters from now on. What is compiled stays, and serves all that have the same shapes."""
+        self.params = jax.device_put(params, sharding.shardings(self.mesh, PartitionSpec()))
 
     def windows(self, subject: Subject, env_params: Any, window: int) -> Callable[[int], Measured]:
         """A function from the length of a trial to what is measured in its windows, compiled once for all lengths."""

@@ -1,0 +1,414 @@
+"""Tests every trained policy in every setting: `python -m experiments.matrix GRID`, or any folders that hold runs.
+
+    python -m experiments.matrix runs/t_maze_24 --test env.corridors=1,3,5,10 --test env.length=5,10
+    python -m experiments.matrix runs/gridworld --horizons 1 2 4 --budgets 1 0.5
+
+Policies face the product of the `--test` fields; if none are given, those that the grid's file names, else all settings
+that any of them was trained in, and their splits. Where trials are a fixed number of steps they can be made longer
+(`--horizons`), and memories can be given room for less (`--budgets`, in trials of the trained length). A policy that
+cannot read the observations of a setting has no figures there.
+
+All seeds and all settings of an environment use the same compiled programs, one for each size of a memory. The tasks
+are the same for all, so that differences are paired. It writes into the (first) folder
+
+    matrix.json         return, length and outcomes for each run and setting, with their 95% intervals over trials
+    matrix.md           a table: trained in rows, tested in columns, means over seeds, least and most
+    matrix.png, .svg    the same as colours
+"""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Union
+
+import jax
+import numpy as np
+import tyro
+
+from envs import ENVIRONMENTS
+from experiments import command_line
+from experiments.command_line import UsageError
+from experiments.config import make_policy
+from experiments.grid import Sweeps, option, read_sweep
+from experiments.run import build, first_difference, identity
+from experiments.runs import Arm, Run, find_runs, group
+from experiments.workers import load_grid
+from memrl.checkpoint import Checkpointer
+from memrl.evaluation import (
+    INTERVAL,
+    EvaluationConfig,
+    Measured,
+    Runner,
+    Setting,
+    Subject,
+    episode_means,
+    is_episodic,
+    player_subject,
+    policy_subject,
+)
+from memrl.memory import MemoryConfig
+from memrl.networks import observation_kinds
+from memrl.plotting import plot_matrix
+from memrl.sharding import device_mesh
+from memrl.tracking import write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is tested, and on what."""
+
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="GRID")] = ()
+    """Folder of a grid, or any folders that hold runs."""
+    test: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="env.FIELD=A,B,..")] = ()
+    """A field of the environment and the values to test on; may be given several times."""
+    horizons: tuple[int, ...] = (1,)
+    """Lengths of trials of a fixed number of steps, as multiples of their own."""
+    budgets: tuple[float, ...] = ()
+    """What a restricted memory has room for, in trained trial lengths. The unrestricted one is always tested too."""
+    num_trials: int | None = None
+    """Trials in each setting; if not given, as many as the config of the first run evaluates."""
+    seed: int = 0
+    """Seed of tasks and actions."""
+    output: Path | None = None
+    """Folder to write to; the first of those that hold the runs if not given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tested:
+    """What `--test` changes."""
+
+    env: Annotated[Union[tuple(ENVIRONMENTS.values())], tyro.conf.FlagConversionOff]  # noqa: UP007
+
+
+class Column(NamedTuple):
+    """What every policy is asked."""
+
+    name: str
+    """The setting in words."""
+    setting: Setting
+    """Environment and parameters."""
+    budget: float | None
+    """What the memory has room for, in trained trial lengths; None: everything."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Tests as the command line says; returns the exit status."""
+    options = command_line.parse(
+        Options, Options(), [Options()], "experiments.matrix", "Tests policies in all settings.", arguments
+    )
+    if not options.folders:
+        raise UsageError("Name the folder of a grid: python -m experiments.matrix GRID.")
+    arms = group(find_runs(options.folders))
+    tests = read_tests(options)
+    environments = tested(arms, tests)
+    try:
+        trials = options.num_trials or arms[0].config.evaluation.num_trials
+        horizons = tuple(dict.fromkeys((1, *options.horizons)))
+        config = EvaluationConfig(
+            num_trials=trials, horizons=horizons, budgets=tuple(dict.fromkeys(options.budgets)), seed=options.seed
+        )
+    except ValueError as error:
+        raise UsageError(str(error).replace("evaluation.", "")) from error
+    if horizons != (1,) and all(is_episodic(env.make()[0]) for env in environments):
+        raise UsageError(f"horizons is {options.horizons}: these episodes end by the task and cannot be made longer.")
+    columns = make_columns(environments, config)
+    if tests:
+        check_faced(arms, columns)
+    result = measure(arms, columns, config)
+    folder = options.output or options.folders[0]
+    write_json(folder / "matrix.json", result)
+    text = table(result)
+    incomplete = folder / ".matrix.md.incomplete"
+    incomplete.write_text(text)
+    os.replace(incomplete, folder / "matrix.md")
+    draw(folder / "matrix.png", result)
+    print(f"\n{text}\nWritten to {folder}: matrix.json, matrix.md, matrix.png, matrix.svg")
+    return 0
+
+
+def read_tests(options: Options) -> Sweeps:
+    """The fields and values that are tested on, from the command line or else the grid; empty if neither says any."""
+    tests: Sweeps = {}
+    for text in options.test:
+        field, values = read_sweep("--test", text)
+        if not field.startswith("env."):
+            raise UsageError(f"--test {text}: only fields of the environment can be tested on: env.FIELD.")
+        if field in tests:
+            raise UsageError(f"{field} is tested twice.")
+        tests[field] = values
+    if not tests and (options.folders[0] / "grid.json").exists():
+        return load_grid(options.folders[0]).test
+    return tests
+
+
+def tested(arms: Sequence[Arm], tests: Sweeps) -> list[Any]:
+    """The environments to test in, as configs, each once; without `tests` those of all arms and of their splits.
+
+    Raises:
+      UsageError: an environment has no such field, or not that value.
+    """
+    found: dict[Any, Any] = {}
+    for arm in arms:
+        env = arm.config.env
+        if tests:
+            choices = itertools.product(*tests.values())
+            named = [
+                change(
+                    env, [word for field, value in zip(tests, choice, strict=True) for word in (option(field), *value)]
+                )
+                for choice in choices
+            ]
+        else:
+            named = [env, *env.splits().values()]
+        for one in named:
+            found.setdefault(made(Setting(*one.make())), one)
+    return list(found.values())
+
+
+def change(env: Any, arguments: list[str]) -> Any:
+    """An environment's config with other values; UsageError if it cannot have them."""
+    try:
+        return command_line.parse(Tested, Tested(env), [Tested(env)], "experiments.matrix", "", arguments).env
+    except ValueError as error:
+        raise UsageError(f"Cannot test on {' '.join(arguments)}: {error}") from error
+
+
+def made(setting: Setting) -> Any:
+    """A setting in a form that is equal for equal ones."""
+    environment, params = setting
+    leaves, structure = jax.tree.flatten(params)
+    return environment, structure, tuple((np.asarray(leaf).dtype.str, np.asarray(leaf).tobytes()) for leaf in leaves)
+
+
+def names_of(environments: Sequence[Any]) -> list[str]:
+    """Names of environments by the fields in which they differ, short but different from each other.
+
+    Numbers are always told, other values where they are not the default. A field that follows from the others is not.
+    """
+    told = []
+    kinds = {type(env) for env in environments}
+    names = {kind: name for name, kind in ENVIRONMENTS.items()}
+    for kind in kinds:
+        same = [env for env in environments if type(env) is kind]
+        fields = [field for field in dataclasses.fields(kind) if len({getattr(env, field.name) for env in same}) > 1]
+        for field in reversed(list(fields)):
+            others = [other for other in fields if other is not field]
+            if len({tuple(getattr(env, other.name) for other in others) for env in same}) == len(same) and others:
+                fields = others
+        for env in same:
+            values = {field.name: getattr(env, field.name) for field in fields}
+            numbers = {field.name for field in fields if type(getattr(env, field.name)) in (int, float)}
+            shown = [
+                f"{field.name}={values[field.name]}"
+                for field in fields
+                if field.name in numbers or values[field.name] != field.default
+            ]
+            told.append((env, ", ".join(([names[kind]] if len(kinds) > 1 else []) + shown) or names[kind]))
+    return [next(name for one, name in told if one is env) for env in environments]
+
+
+def make_columns(environments: Sequence[Any], config: EvaluationConfig) -> list[Column]:
+    """Every setting with every horizon and budget. Episodes that end by the task have no other horizons."""
+    columns = []
+    for name, env in zip(names_of(environments), environments, strict=True):
+        environment, params = env.make()
+        for horizon in (1,) if is_episodic(environment) else sorted(config.horizons):
+            steps = int(params.max_steps_in_episode) * horizon
+            setting = Setting(
+                environment, params if horizon == 1 else params.replace(max_steps_in_episode=np.int32(steps))
+            )
+            longer = "" if horizon == 1 else f", {horizon}x as long"
+            columns.append(Column(name + longer, setting, None))
+            for budget in sorted(config.budgets, reverse=True):
+                columns.append(Column(f"{name}{longer}, remembers {budget:g}x", setting, budget))
+    return columns
+
+
+def faced(setting: Setting) -> tuple[Any, ...]:
+    """What a policy sees and can do in a setting; it can face all others of which this is the same."""
+    environment, params = setting
+    observation = jax.eval_shape(lambda key: environment.reset(key, params)[0], jax.random.key(0))
+    shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(observation))
+    return environment.num_actions, observation_kinds(environment.observation_space(params)), shapes
+
+
+def check_faced(arms: Sequence[Arm], columns: Sequence[Column]) -> None:
+    """UsageError if a policy cannot face a setting."""
+    for arm in arms:
+        own = faced(Setting(*arm.config.env.make()))
+        for column in columns:
+            if (other := faced(column.setting)) != own:
+                raise UsageError(
+                    f"{arm.label} cannot be tested in {column.name}: it was trained with {in_words(own)}, "
+                    f"and there are {in_words(other)}."
+                )
+
+
+def in_words(what: tuple[Any, ...]) -> str:
+    """What `faced` returns, in words."""
+    actions, kinds, shapes = what
+    told = [
+        f"{kind if isinstance(kind, str) else f'{kind} symbols'} {list(shape)}"
+        for kind, (shape, _) in zip(kinds, shapes, strict=True)
+    ]
+    return f"{actions} actions and observations of {', '.join(told)}"
+
+
+def measure(arms: Sequence[Arm], columns: Sequence[Column], config: EvaluationConfig) -> dict[str, Any]:
+    """Plays every setting with every run; returns what is written to `matrix.json`.
+
+    Raises:
+      CheckpointError, UsageError: a run has no checkpoint that can be tested.
+    """
+    longest = max(column.setting.trial_length for column in columns)
+    spaces = [faced(column.setting) for column in columns]
+    programs: dict[Any, Callable[[Any], Measured]] = {}
+    runner: Runner | None = None
+    entries, agents = [], {}
+    for arm in arms:
+        own = Setting(*arm.config.env.make())
+        training = build(arm.config, device_mesh(1))
+        template = jax.eval_shape(training.initial_state, jax.random.key(0))
+        own_space, own_key = faced(own), made(own)
+        subjects: dict[str, tuple[Any, Any]] = {}
+        for column, space in zip(columns, spaces, strict=True):
+            memory = sized(arm.config.memory.without_noise(), own.trial_length, column, longest)
+            if space == own_space and memory is not None:
+                environment, _ = column.setting
+                policy = make_policy(arm.config, environment, column.setting.env_params, memory)
+                subjects[column.name] = environment, policy
+                agents.setdefault(column.name, policy_subject(policy, environment, config.num_trials))
+        trained = (column.name for column in columns if column.budget is None and made(column.setting) == own_key)
+        entry = {"label": arm.label, "trained": next(trained, None), "memory": arm.memory, "runs": []}
+        for one in arm.runs:
+            params, update = restore(one, template)
+            runner = runner or Runner(params, config)
+            runner.load(params)
+            found = {}
+            for column in columns:
+                if (subject := subjects.get(column.name)) is None:
+                    continue
+                environment, policy = subject
+                if subject not in programs:
+                    programs[subject] = runner.episodes(policy_subject(policy, environment, config.num_trials))
+                found[column.name] = episode_means(programs[subject](column.setting.env_params), environment)
+            print(f"{one.folder}: tested in {len(found)} settings.", flush=True)
+            told = {"folder": str(one.folder), "seed": one.config.seed, "update": update, "settings": found}
+            entry["runs"].append(told)
+        entries.append(entry)
+    return {
+        "num_trials": config.num_trials,
+        "seed": config.seed,
+        "interval": INTERVAL,
+        "settings": [
+            {"name": column.name, "trial_length": column.setting.trial_length, "budget": column.budget}
+            for column in columns
+            if column.name in agents  # a budget may restrict no memory
+        ],
+        "arms": entries,
+        "players": play_references(runner, columns, agents, config),
+    }
+
+
+def play_references(
+    runner: Runner, columns: Sequence[Column], agents: dict[str, Subject], config: EvaluationConfig
+) -> dict[str, dict[str, Any]]:
+    """What the reference players reach in each setting, on the tasks of the `agents` there; by player and setting."""
+    programs: dict[Any, Callable[[Any], Measured]] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for column in columns:
+        environment, env_params = column.setting
+        for name, player in getattr(environment, "players", dict)().items():
+            if column.budget is None and column.name in agents:
+                if (environment, name) not in programs:
+                    programs[environment, name] = runner.episodes(
+                        player_subject(player, agents[column.name], environment)
+                    )
+                means = episode_means(programs[environment, name](env_params), environment)
+                found.setdefault(name, {})[column.name] = means
+    return found
+
+
+def sized(memory: MemoryConfig, trained: int, column: Column, longest: int) -> MemoryConfig | None:
+    """The memory for a column: as trained for episodes that are not longer, else with room for the longest of all.
+
+    None where the budget of the column restricts nothing.
+    """
+    steps = column.setting.trial_length
+    full = memory if steps <= trained else memory.with_capacity(longest)
+    if column.budget is None:
+        return full
+    room = max(1, round(column.budget * trained))
+    small = memory.with_capacity(room)
+    return None if room >= steps or small == memory.with_capacity(steps) else small
+
+
+def restore(run: Run, template: Any) -> tuple[Any, int]:
+    """The parameters of a run's latest checkpoint, and the updates that made them."""
+    checkpointer = Checkpointer(run.folder / "checkpoints")
+    state, metadata = checkpointer.restore(template)
+    if differs := first_difference(metadata["identity"], identity(run.config)):
+        raise UsageError(f"{checkpointer.directory} is of another run: its {differs} is not the one in config.json.")
+    return state.params, int(state.update)
+
+
+def figures(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, list[float]]]]:
+    """What is compared, success if all settings tell it, else the return; and its values for each seed, by row and
+    setting. Rows are policies, then reference players."""
+    entries = [means for arm in result["arms"] for run in arm["runs"] for means in run["settings"].values()]
+    success = all(means["outcomes"].get("success") for means in entries)
+
+    def value(means: dict[str, Any]) -> float:
+        return (means["outcomes"]["success"] if success else means["return"])["mean"]
+
+    rows: dict[str, dict[str, list[float]]] = {}
+    for arm in result["arms"]:
+        row = rows[arm["label"]] = {}
+        for run in arm["runs"]:
+            for name, means in run["settings"].items():
+                row.setdefault(name, []).append(value(means))
+    for player, settings in result["players"].items():
+        rows[f"({player})"] = {name: [value(means)] for name, means in settings.items()}
+    return "success" if success else "return", rows
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures in Markdown: rows are what was trained, columns what is tested."""
+    what, rows = figures(result)
+    names = [setting["name"] for setting in result["settings"]]
+    trained = {arm["label"]: arm["trained"] for arm in result["arms"]}
+    seeds = max(len(arm["runs"]) for arm in result["arms"])
+    lines = [
+        f"# {what.capitalize()} of each policy in each setting",
+        "",
+        f"Mean over {seeds} seed{'s' * (seeds > 1)} (least to most), {result['num_trials']} trials each; bold: the "
+        "setting trained in. In brackets: reference players.",
+        "",
+        f"| trained | {' | '.join(names)} |",
+        f"|---|{'---|' * len(names)}",
+    ]
+    for label, row in rows.items():
+        cells = []
+        for name in names:
+            values = row.get(name, [])
+            text = f"{np.mean(values):.2f}" if values else ""
+            text = f"**{text}**" if values and trained.get(label) == name else text
+            cells.append(text + (f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""))
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(path: Path, result: dict[str, Any]) -> None:
+    """Draws the means over seeds as colours."""
+    what, rows = figures(result)
+    names = [setting["name"] for setting in result["settings"]]
+    means = np.array([[np.mean(row[name]) if row.get(name) else np.nan for name in names] for row in rows.values()])
+    limits = (0.0, 1.0) if what == "success" else (min(0.0, np.nanmin(means)), np.nanmax(means))
+    label = "success (share of episodes)" if what == "success" else "return"
+    plot_matrix(means, list(rows), names, path, label=label, limits=limits, xlabel="tested", ylabel="trained")
+
+
+if __name__ == "__main__":
+    command_line.main(run)
