@@ -212,14 +212,15 @@ class Process:
         status = self.process.poll()
         if status is None:
             return None
+        self.process.stdin.close()
         return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
 
     def stop(self) -> None:
         self.process.terminate()
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        with self.process:  # waits for it, and closes its pipe
+            self.process.kill()
 
 
 class Job:

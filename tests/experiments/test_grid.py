@@ -438,12 +438,11 @@ def test_a_worker_that_is_killed_fails_its_cell(start, tmp_path):
     assert read_status(second)["state"] == "stopped"
 
 
-def test_jobs_of_a_cluster(tmp_path, capsys):
+def test_jobs_of_a_cluster(start, tmp_path):
     folder = tmp_path / "grid"
-    said, _ = grid.read_grid(definition(*GRID, "--seeds", "0"))
-    assert workers.execute(said, folder, 2, "local", {"timeout_min": 5}) == workers.FAILED
-    told = capsys.readouterr().out
-    assert "done    ppo.learning_rate=0.001" in told and "failed  ppo.learning_rate=1e30" in told
+    arguments = ["--seeds", "0", "--cluster", "local", "--job", "timeout_min=5", "--output", folder]
+    said = finish(start(*GRID, *arguments), workers.FAILED)
+    assert "done    ppo.learning_rate=0.001" in said and "failed  ppo.learning_rate=1e30" in said
     assert Path(read_status(folder / "ppo.learning_rate=0.001")["log"]).parent == folder / "jobs"
 
 
