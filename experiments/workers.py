@@ -258,7 +258,9 @@ class Places:
                 gpus = visible.split(",") if visible else [str(number) for number in range(jax.device_count())]
                 groups = [gpus[first : first + devices] for first in range(0, len(gpus) - devices + 1, devices)]
                 self.environments = [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
-                cores = len(groups)
+                if not groups:
+                    raise UsageError(f"devices is {devices} and this machine offers {len(gpus)} of them.")
+                cores = len(groups) * devices
             else:
                 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             self.count = count or max(1, cores // devices)

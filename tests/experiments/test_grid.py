@@ -306,6 +306,26 @@ def test_batches():
     ]
 
 
+def test_each_worker_has_gpus_of_its_own(monkeypatch, tmp_path):
+    """And no more of them, or of virtual devices on a CPU, than a run asks for."""
+
+    def places(devices: int | None, count: int | None = None) -> workers.Places:
+        config = dataclasses.replace(CONFIGS["gru_bandit"].config, devices=devices)
+        return workers.Places(tmp_path, 0, Grid((Cell("a", config),), (0,), {}), count, "pool", {})
+
+    assert places(None).environments == [{"JAX_NUM_CPU_DEVICES": "1"}]
+    assert places(2, 3).environments == [{"JAX_NUM_CPU_DEVICES": "2"}] and places(2, 3).count == 3
+    monkeypatch.setattr(workers.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(workers.jax, "device_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert places(None).environments == [{"CUDA_VISIBLE_DEVICES": str(gpu)} for gpu in range(4)]
+    assert places(None).count == 4 and places(None, 8).count == 8  # two to a GPU
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6")
+    assert places(2).environments == [{"CUDA_VISIBLE_DEVICES": "3,5"}] and places(2).count == 1
+    with pytest.raises(UsageError, match=r"^devices is 4 and this machine offers 3 of them\.$"):
+        places(4)
+
+
 # In processes
 
 
@@ -351,7 +371,7 @@ def learned(folder: Path) -> dict[str, list[dict]]:
     }
 
 
-GRID = [*TINY, "--sweep", "ppo.learning-rate=0.001,1e30", "--seeds", "0..1", "--workers", "2"]
+GRID = [*TINY, "--sweep", "ppo.learning-rate=0.001,1e30", "--seeds", "0..1", "--workers", "1"]
 """Two cells of one program, of which the second diverges."""
 
 
@@ -362,6 +382,7 @@ def finished(start, tmp_path_factory) -> tuple[Path, str]:
     return folder, finish(start(*GRID, "--output", folder), workers.FAILED)
 
 
+@pytest.mark.timeout(300)
 def test_a_cell_that_fails_leaves_the_others_alone(finished):
     folder, said = finished
     good, bad = (folder / f"ppo.learning_rate={rate}" for rate in ("0.001", "1e30"))
@@ -379,6 +400,7 @@ def test_a_cell_that_fails_leaves_the_others_alone(finished):
     assert load_grid(folder).seeds == (0, 1)
 
 
+@pytest.mark.timeout(300)
 def test_what_is_done_stays_and_what_failed_is_tried_again(finished, capsys):
     folder, _ = finished
     good = folder / "ppo.learning_rate=0.001"
@@ -390,6 +412,7 @@ def test_what_is_done_stays_and_what_failed_is_tried_again(finished, capsys):
     assert read_status(folder / "ppo.learning_rate=1e30")["log"] != first_log
 
 
+@pytest.mark.timeout(300)
 def test_killed_and_resumed_is_the_same_grid(start, finished, tmp_path):
     """Killed without warning: its workers notice, save and stop, and until then nobody else can work on it."""
     folder = tmp_path / "finished"  # as the other: the name of a grid is in its configs
@@ -409,6 +432,7 @@ def test_killed_and_resumed_is_the_same_grid(start, finished, tmp_path):
         assert one.read_text() == other.read_text()
 
 
+@pytest.mark.timeout(300)
 def test_a_worker_that_is_killed_fails_its_cell(start, tmp_path):
     folder = tmp_path / "grid"
     process = start(
@@ -438,9 +462,10 @@ def test_a_worker_that_is_killed_fails_its_cell(start, tmp_path):
     assert read_status(second)["state"] == "stopped"
 
 
+@pytest.mark.timeout(300)
 def test_jobs_of_a_cluster(start, tmp_path):
     folder = tmp_path / "grid"
-    arguments = ["--seeds", "0", "--cluster", "local", "--job", "timeout_min=5", "--output", folder]
+    arguments = ["--seeds", "0", "--workers", "2", "--cluster", "local", "--job", "timeout_min=5", "--output", folder]
     said = finish(start(*GRID, *arguments), workers.FAILED)
     assert "done    ppo.learning_rate=0.001" in said and "failed  ppo.learning_rate=1e30" in said
     assert Path(read_status(folder / "ppo.learning_rate=0.001")["log"]).parent == folder / "jobs"
