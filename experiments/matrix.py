@@ -104,7 +104,7 @@ def run(arguments: Sequence[str]) -> int:
     tests = read_tests(options)
     environments = tested(arms, tests)
     try:
-        trials = options.num_trials or arms[0].config.evaluation.num_trials
+        trials = arms[0].config.evaluation.num_trials if options.num_trials is None else options.num_trials
         horizons = tuple(dict.fromkeys((1, *options.horizons)))
         config = EvaluationConfig(
             num_trials=trials, horizons=horizons, budgets=tuple(dict.fromkeys(options.budgets)), seed=options.seed

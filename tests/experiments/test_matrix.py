@@ -158,7 +158,7 @@ def test_names_tell_settings_apart():
         (["MAZES", "--test", "env.length=0"], "length is 0, but must be at least 1."),
         (["MAZES", "--test", "env.junction_flag=True"], "memory=gru, env.corridors=1 cannot be tested in "),
         (["MAZES", "--horizons", "2"], "horizons is (2,): these episodes end by the task and cannot be made longer."),
-        (["MAZES", "--num-trials", "1"], "num_trials is 1: it must be at least 2."),
+        (["MAZES", "--num-trials", "0"], "num_trials is 0: it must be at least 2."),
         (["MAZES", "--budgets", "0"], "budgets is (0.0,): all must be greater than 0."),
         (["MAZES", "--tst", "1"], "There is no option --tst; did you mean --test?"),
     ],
