@@ -12,7 +12,8 @@ query `q`. What differs is how old content makes room:
 All share one block, repeated `layers` times, between an input projection and a final RMSNorm: `x ← x + W_o y`, where
 `y` is what the heads, side by side, read given `x̄ = RMSNorm(x)`. The gates of the second layer thereby see what the
 first one read: what is written can depend on what is stored, which in one layer it cannot. The published blocks differ
-around the memory (LayerNorm, MLPs, short convolutions before it); this is what they have in common.
+around the memory (LayerNorm, MLPs); this is what they have in common. The short convolution in front of the last three
+is theirs: `conv` is `memrl.memory.convolution.ShortConvolution`, `[q, k, v]` what enters the memory.
 
 Learning runs in chunks of `chunk_length` steps, and only the matrices between chunks are kept for the backward pass:
 memory grows with the inputs, not with a matrix per step. Within a chunk all but SHM are attention between its tokens,
@@ -32,7 +33,7 @@ Chunks of 16 to 64 steps differ by less than a third, except for the delta rule,
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import flax.linen as nn
 import jax
@@ -41,6 +42,7 @@ from flax import struct
 
 from memrl.memory.attention import rms_norm
 from memrl.memory.base import Memory, MemoryConfig, State, parameter_dtype
+from memrl.memory.convolution import ShortConvolution, nothing_recent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,10 @@ class FastWeightConfig(MemoryConfig):
         """One block with its memory."""
         raise NotImplementedError
 
+    def recent(self, batch: int, dtype: jnp.dtype) -> jax.Array | None:
+        """The state of the convolution before `batch` memories of one layer; None where there is none."""
+        return None
+
     def empty(self, batch: int, key: jax.Array, dtype: jnp.dtype) -> State:
         """The state of `batch` empty memories of one layer."""
         return self.matrices(batch, dtype)
@@ -80,6 +86,14 @@ class FastWeightConfig(MemoryConfig):
         """Zeros `[B, H, d + more_rows, d]`, in float32 at least: a sum of many terms stands still in bfloat16."""
         width = self.features // self.heads
         return jnp.zeros((batch, self.heads, width + more_rows, width), parameter_dtype(dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvolvedConfig(FastWeightConfig):
+    """Hyperparameters of fast weights behind a short convolution."""
+
+    convolution: int = 4
+    """Latest steps of the episode, the current one included, that enter the memory together; 1: no convolution."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,15 +115,17 @@ class LinearAttention(FastWeightConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class MLSTM(FastWeightConfig):
+class MLSTM(ConvolvedConfig):
     """The matrix memory of xLSTM (Beck et al., arXiv 2405.04517, eq. 19 to 27), gates per head.
 
+        c = SiLU(conv(x̄))
         f = σ(w_f x̄ + b_f)        i = exp(w_i x̄ + b_i)        o = σ(W_o x̄ + b_o)
         C ← f C + i v kᵀ           n ← f n + i k
         y = o ⊙ C q / max(|nᵀ q|, 1)
 
-    with `q, v` linear in `x̄` and `k` too, scaled by `1 / √d`. As in the authors' code the biases `b_f` start evenly
-    spaced from 3 to 6, `b_i` start near 0 and both kernels at 0; the paper's biases of `q, k, v` are left out with it.
+    with `q` and `k` linear in `c`, `k` scaled by `1 / √d`, and `v` linear in `x̄` (appendix A.4). As in the authors'
+    code the biases `b_f` start evenly spaced from 3 to 6, `b_i` start near 0 and both kernels at 0; the paper's biases
+    of `q, k, v` are left out with it.
 
     What is computed is `C e⁻ᵐ` and `n e⁻ᵐ` with `m ← max(log f + m, log i, 0)`. The paper has no 0 there; with it the
     lower bound 1 of the normaliser, `e⁻ᵐ`, cannot overflow. `m` starts at 0. It is a maximum of sums, the same in
@@ -118,6 +134,9 @@ class MLSTM(FastWeightConfig):
 
     def layer(self, dtype: jnp.dtype) -> "FastWeightLayer":
         return MLSTMLayer(self, dtype)
+
+    def recent(self, batch: int, dtype: jnp.dtype) -> jax.Array | None:
+        return nothing_recent(batch, self.convolution, self.features, dtype)
 
     def empty(self, batch: int, key: jax.Array, dtype: jnp.dtype) -> "MLSTMState":
         log_scale = jnp.zeros((batch, self.heads), parameter_dtype(dtype))
@@ -164,16 +183,17 @@ class SHM(FastWeightConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class DeltaNet(FastWeightConfig):
+class DeltaNet(ConvolvedConfig):
     """The delta rule (Schmidhuber 1992; Schlag et al., arXiv 2102.11174; Yang et al., arXiv 2406.06484).
 
+        [q, k, v] = SiLU(conv(W x̄)), q and k divided by their lengths
         S ← S (I - β k kᵀ) + β v kᵀ
         y = RMSNorm(S q), one scale for all heads
 
-    with `v` linear in `x̄`, and `k, q` of length 1: `SiLU(W x̄)` over its norm. With `β = 1`, `S k = v` afterwards: the
+    With `β = 1`, `S k = v` afterwards: the
     memory is rewritten at one key and, at keys orthogonal to it, nowhere else. `β = 2 σ(w_β x̄ + b_β)` per head; beyond
     1 the old value is not replaced but reflected, which lets a memory count (Grazzi et al., arXiv 2411.12537; the paper
-    has `σ`). There is no short convolution in front, which the paper has, nor its MLP.
+    has `σ`). The paper's MLP is left out.
     """
 
     gates: Literal["sigmoid", "hard"] = "sigmoid"
@@ -182,6 +202,9 @@ class DeltaNet(FastWeightConfig):
 
     def layer(self, dtype: jnp.dtype) -> "FastWeightLayer":
         return DeltaLayer(self, dtype, gated=False)
+
+    def recent(self, batch: int, dtype: jnp.dtype) -> jax.Array | None:
+        return nothing_recent(batch, self.convolution, 3 * self.features, dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +224,15 @@ class GatedDeltaNet(DeltaNet):
         return DeltaLayer(self, dtype, gated=True)
 
 
+class LayerState(NamedTuple):
+    """State of one layer."""
+
+    recent: jax.Array | None
+    """The latest inputs of the convolution, `[B, convolution - 1, C]`."""
+    memory: State
+    """Of the memory itself."""
+
+
 class FastWeightMemory(Memory):
     """See the module docstring. Inputs `[.., D]`, outputs `[.., config.features]`. The state is one per layer."""
 
@@ -215,7 +247,8 @@ class FastWeightMemory(Memory):
 
     def initial_state(self, batch: int, key: jax.Array | None = None) -> State:
         keys = jax.random.split(jax.random.key(0) if key is None else key, self.config.layers)
-        return tuple(self.config.empty(batch, key, self.dtype) for key in keys)
+        recent = self.config.recent(batch, self.dtype)
+        return tuple(LayerState(recent, self.config.empty(batch, key, self.dtype)) for key in keys)
 
     def step(self, state: State, x: jax.Array, reset: jax.Array) -> tuple[State, jax.Array]:
         state, ys = self.unroll(state, x[None], reset[None])
@@ -250,21 +283,25 @@ class FastWeightLayer(nn.Module):
     config: FastWeightConfig
     dtype: jnp.dtype
 
+    projected_parts: ClassVar[int] = 3  # queries, keys and values
+
     def setup(self) -> None:
         self.norm = rms_norm(self.dtype)
-        self.projection = self.dense(3 * self.config.features)
+        self.projection = self.dense(self.projected_parts * self.config.features)
         self.output = self.dense(self.config.features)
 
-    def __call__(self, state: State, x: jax.Array, resets: jax.Array) -> tuple[State, jax.Array]:
+    def __call__(self, state: LayerState, x: jax.Array, resets: jax.Array) -> tuple[LayerState, jax.Array]:
         """Reads inputs `x` `[T, B, F]` with `resets` `[T, B]`."""
         normed = self.norm(x)
         # To the tokens of the next episode this one has weight 0, and 0 x NaN is NaN. So what is not finite writes
         # nothing; its own output is NaN all the same, by the residual.
         normed = jnp.where(jnp.isfinite(normed), normed, 0)
-        projected = Projected(*(self.by_head(part) for part in jnp.split(self.projection(normed), 3, axis=-1)))
-        state, tokens = self.tokens(state, normed, projected)
-        state, reads = in_chunks(self.read_chunk, self.config.chunk_length, state, tokens, resets)
-        return state, x + self.output(self.finish(reads.astype(self.dtype), normed).reshape(x.shape))
+        recent, joined = self.project(state.recent, normed, resets)
+        projected = Projected(*(self.by_head(part) for part in jnp.split(joined, 3, axis=-1)))
+        memory, tokens = self.tokens(state.memory, normed, projected)
+        memory, reads = in_chunks(self.read_chunk, self.config.chunk_length, memory, tokens, resets)
+        y = self.output(self.finish(reads.astype(self.dtype), normed).reshape(x.shape))
+        return LayerState(recent, memory), x + y
 
     def dense(self, features: int, **settings: Any) -> nn.Dense:
         """A linear map, without bias unless `settings` say otherwise."""
@@ -274,6 +311,10 @@ class FastWeightLayer(nn.Module):
     def by_head(self, x: jax.Array) -> jax.Array:
         """`[.., F]` as `[.., H, d]`, in the precision of the recurrence."""
         return x.reshape(*x.shape[:-1], self.config.heads, -1).astype(parameter_dtype(self.dtype))
+
+    def project(self, recent: jax.Array | None, x: jax.Array, resets: jax.Array) -> tuple[jax.Array | None, jax.Array]:
+        """Queries, keys and values side by side, `[T, B, 3 F]`, and what is recent for the convolution afterwards."""
+        return None, self.projection(x)
 
     def tokens(self, state: State, x: jax.Array, projected: Projected) -> tuple[State, Any]:
         """What `read_chunk` needs of each step: a tree of `[T, B, ..]`. Draws from the state what is random."""
@@ -402,6 +443,21 @@ class LinearAttentionLayer(FastWeightLayer):
         return state, to_time(reads[..., :-1] / (reads[..., -1:] + 1e-6))
 
 
+class ConvolvedLayer(FastWeightLayer):
+    """A block with a short convolution, and SiLU after it, in front of its memory."""
+
+    def setup(self) -> None:
+        super().setup()
+        if self.config.convolution > 1:
+            self.convolution = ShortConvolution(self.config.convolution, self.dtype)
+
+    def convolve(self, recent: jax.Array | None, x: jax.Array, resets: jax.Array) -> tuple[jax.Array | None, jax.Array]:
+        """`SiLU(conv(x))` for finite `x` `[T, B, C]`, and what is recent afterwards."""
+        if self.config.convolution > 1:
+            recent, x = self.convolution(recent, x, resets)
+        return recent, nn.silu(x)
+
+
 class MLSTMState(NamedTuple):
     """State of an mLSTM: everything in it is `e⁻ᵐ` of its true size."""
 
@@ -421,15 +477,22 @@ class MLSTMTokens(NamedTuple):
     """`log i` `[T, B, H]`."""
 
 
-class MLSTMLayer(FastWeightLayer):
+class MLSTMLayer(ConvolvedLayer):
     """The equations of `MLSTM`."""
+
+    projected_parts: ClassVar[int] = 2  # queries and keys
 
     def setup(self) -> None:
         super().setup()
         heads, zeros = self.config.heads, nn.initializers.zeros
+        self.value_projection = self.dense(self.config.features)
         self.forget_gate = self.dense(heads, use_bias=True, kernel_init=zeros, bias_init=remember_long)
         self.input_gate = self.dense(heads, use_bias=True, kernel_init=zeros, bias_init=nn.initializers.normal(0.1))
         self.output_gate = self.dense(self.config.features, use_bias=True)
+
+    def project(self, recent: jax.Array | None, x: jax.Array, resets: jax.Array) -> tuple[jax.Array | None, jax.Array]:
+        recent, mixed = self.convolve(recent, x, resets)
+        return recent, jnp.concatenate([self.projection(mixed), self.value_projection(x)], axis=-1)
 
     def tokens(self, state: MLSTMState, x: jax.Array, projected: Projected) -> tuple[MLSTMState, MLSTMTokens]:
         dtype = state.log_scale.dtype
@@ -478,7 +541,7 @@ class DeltaTokens(NamedTuple):
     """`α` `[T, B, H]`; `None`: 1."""
 
 
-class DeltaLayer(FastWeightLayer):
+class DeltaLayer(ConvolvedLayer):
     """The equations of `DeltaNet`, and, `gated`, of `GatedDeltaNet`. The state is `S`, `[B, H, d, d]`."""
 
     gated: bool
@@ -492,6 +555,9 @@ class DeltaLayer(FastWeightLayer):
             self.output_gate = self.dense(self.config.features)
         self.read_norm = rms_norm(self.dtype)
 
+    def project(self, recent: jax.Array | None, x: jax.Array, resets: jax.Array) -> tuple[jax.Array | None, jax.Array]:
+        return self.convolve(recent, self.projection(x), resets)
+
     def tokens(self, state: jax.Array, x: jax.Array, projected: Projected) -> tuple[jax.Array, DeltaTokens]:
         queries, keys, values = projected
         write = 2 * self._open(self.write_gate(x).astype(state.dtype))
@@ -500,7 +566,7 @@ class DeltaLayer(FastWeightLayer):
         if self.gated:
             forget = self._open(self.forget_gate(x).astype(state.dtype))
             self.sow("intermediates", "forget", forget)
-        return state, DeltaTokens(Projected(unit(nn.silu(queries)), unit(nn.silu(keys)), values), write, forget)
+        return state, DeltaTokens(Projected(unit(queries), unit(keys), values), write, forget)
 
     def _open(self, z: jax.Array) -> jax.Array:
         """How far a gate is open, from 0 to 1."""

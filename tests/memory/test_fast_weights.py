@@ -31,10 +31,12 @@ SIZES = {"features": 8, "layers": 1, "heads": 2, "chunk_length": 4}
 CONFIGS = {
     "linear_attention": LinearAttention(**SIZES),
     "mlstm": MLSTM(**SIZES),
+    "mlstm_alone": MLSTM(**SIZES, convolution=1),
     "shm": SHM(**SIZES, theta_rows=5),
     "shm_first": SHM(**SIZES, theta_rows=5, theta="first"),
     "deltanet": DeltaNet(**SIZES),
-    "gated_deltanet": GatedDeltaNet(**SIZES),
+    "deltanet_alone": DeltaNet(**SIZES, convolution=1),
+    "gated_deltanet": GatedDeltaNet(**SIZES, convolution=3),
     "gated_deltanet_hard": GatedDeltaNet(**SIZES, gates="hard"),
 }
 RESETS = np.zeros((STEPS, BATCH), bool)
@@ -87,6 +89,25 @@ def length_one(x):
     return x / np.sqrt((x**2).sum() + 1e-6)
 
 
+def convolved(p, width, history):
+    """SiLU of the sum over the latest steps of an episode, the newest last in `history`, channel by channel."""
+    if width == 1:
+        return silu(history[-1])
+    return silu(sum(weights * x for weights, x in zip(p["kernel"], history[::-1][:width], strict=False)))
+
+
+def queries_keys_values(name, p, width, history):
+    """What enters the memory, from the normalised inputs of the episode: each `[heads, d]`."""
+    if name.startswith("mlstm"):
+        joined = [dense(p["projection"], convolved(p.get("convolution"), width, history))]
+        joined.append(dense(p["value_projection"], history[-1]))
+        return np.concatenate(joined).reshape(3, 2, 4)
+    projected = [dense(p["projection"], x) for x in history]
+    if "delta" in name:
+        return convolved(p.get("convolution"), width, projected).reshape(3, 2, 4)
+    return projected[-1].reshape(3, 2, 4)
+
+
 def share(x):
     x = np.maximum(x, 0)
     return x / (1e-5 + x.sum())
@@ -117,9 +138,9 @@ def shm(p, head, x, q, k, v, S, n, row):
 
 
 def delta(p, head, x, q, k, v, S, n, alpha, beta):
-    k = length_one(silu(k))
+    k = length_one(k)
     S = alpha * S @ (np.eye(4) - beta * np.outer(k, k)) + beta * np.outer(v, k)
-    return S, n, rms_norm(p["read_norm"], S @ length_one(silu(q)))
+    return S, n, rms_norm(p["read_norm"], S @ length_one(q))
 
 
 def deltanet(p, head, x, q, k, v, S, n, row):
@@ -139,9 +160,11 @@ def gated_deltanet_hard(*arguments):
 EQUATIONS = {
     "linear_attention": linear_attention,
     "mlstm": mlstm,
+    "mlstm_alone": mlstm,
     "shm": shm,
     "shm_first": shm,
     "deltanet": deltanet,
+    "deltanet_alone": deltanet,
     "gated_deltanet": gated_deltanet,
     "gated_deltanet_hard": gated_deltanet_hard,
 }
@@ -152,16 +175,17 @@ def test_equations(name):
     params, state, xs, _, ys = run(CONFIGS[name])
     rows = np.zeros((STEPS, BATCH), int)
     if name == "shm":
-        rows = np.asarray(theta_rows(CONFIGS[name], state[0], STEPS))
+        rows = np.asarray(theta_rows(CONFIGS[name], state[0].memory, STEPS))
     params, xs = jax.tree.map(np.asarray, (params, xs))
     p = params["layers_0"]
     for b in range(BATCH):
         for t in range(STEPS):
             if t == 0 or RESETS[t, b]:
-                matrices, normalisers = np.zeros((2, 4, 4)), np.zeros((2, 4))
+                matrices, normalisers, history = np.zeros((2, 4, 4)), np.zeros((2, 4)), []
             h = dense(params["input_projection"], xs[t, b])
             x = rms_norm(p["norm"], h)
-            q, k, v = dense(p["projection"], x).reshape(3, 2, 4)
+            history.append(x)
+            q, k, v = queries_keys_values(name, p, getattr(CONFIGS[name], "convolution", 1), history)
             y = np.zeros((2, 4))
             for head in range(2):
                 matrices[head], normalisers[head], y[head] = EQUATIONS[name](
@@ -275,10 +299,11 @@ def test_hard_gates_hold_exactly_and_clear_in_one_step():
     config = CONFIGS["gated_deltanet_hard"]
     memory = config.build(jnp.float64)
     _, _, xs, (used,), _ = run(config)
-    for forget, expected in ((3.0, used[0]), (-3.0, jnp.zeros_like(used[0]))):
+    matrix = used.memory[0]  # of the row without resets
+    for forget, expected in ((3.0, matrix), (-3.0, jnp.zeros_like(matrix))):
         params, *_ = run(config, change=with_gates(-3.0, forget))
         (held,), _ = unroll(memory, params, (used,), xs)
-        np.testing.assert_array_equal(held[0], expected)  # the row without resets
+        np.testing.assert_array_equal(held.memory[0], expected)
 
 
 def test_hard_gates_can_leave_their_ends():
@@ -430,7 +455,8 @@ def test_a_table_without_rows_is_refused():
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_matrices_are_kept_in_float32_at_least(config):
-    for leaf in jax.tree.leaves(config.build(jnp.bfloat16).initial_state(BATCH)):
+    (layer,) = config.build(jnp.bfloat16).initial_state(BATCH)
+    for leaf in jax.tree.leaves(layer.memory):
         assert not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype == jnp.float32
 
 
