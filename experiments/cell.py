@@ -12,11 +12,12 @@ import jax
 
 from experiments.command_line import UsageError, make_mesh
 from experiments.config import Config, config_to_dict, make_policy
-from experiments.evaluate import evaluate_run
+from experiments.evaluate import evaluate_seeds
 from experiments.log import DivergedError, Log, Progress, say
 from experiments.run import StopRequest, first_difference, identity, open_files
 from memrl.checkpoint import Checkpointer
 from memrl.ppo import NUMBERS
+from memrl.tracking import write_json
 from memrl.training import SeedsTraining, Settings, make_seeds_training
 
 Programs = dict[tuple[str, int], SeedsTraining]
@@ -68,9 +69,9 @@ def train_cell(
         stopped_by = train_seeds(folder, folders, configs, command, programs)
         if stopped_by is not None:
             return stopped_by
-    for run in folders:
-        if not (run / "evaluation.json").exists():
-            evaluate_run(run, pictures=False)
+    if missing := [run for run in folders if not (run / "evaluation.json").exists()]:
+        for run, (result, _) in zip(missing, evaluate_seeds(missing, configs[0].evaluation), strict=True):
+            write_json(run / "evaluation.json", result)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return None
 

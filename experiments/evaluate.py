@@ -73,13 +73,12 @@ def read(arguments: Sequence[str], evaluation: EvaluationConfig) -> Options:
     return command_line.parse(Options, default, [default], "experiments.evaluate", description, arguments)
 
 
-def evaluate_run(folder: Path, evaluation: EvaluationConfig | None = None, pictures: bool = True) -> dict[str, Any]:
+def evaluate_run(folder: Path, evaluation: EvaluationConfig | None = None) -> dict[str, Any]:
     """Evaluates the run in `folder` and writes what the module's docstring says.
 
     Args:
       folder: of the run.
       evaluation: how; as its config says if not given.
-      pictures: whether to draw as well; a grid has too many runs to look at each.
 
     Returns:
       What is written to `evaluation.json`.
@@ -88,33 +87,49 @@ def evaluate_run(folder: Path, evaluation: EvaluationConfig | None = None, pictu
       CheckpointError, UsageError: there is no checkpoint to evaluate, or it cannot be; nothing has been changed.
     """
     config = load_config(folder)
-    evaluation = config.evaluation if evaluation is None else evaluation
+    ((result, params),) = evaluate_seeds([folder], config.evaluation if evaluation is None else evaluation)
+    if "windows" in result:
+        print(summary(result))
+    write_json(folder / "evaluation.json", result)
+    print(f"Written to {folder}: evaluation.json, {', '.join(draw(folder, config, params, result))}")
+    return result
+
+
+def evaluate_seeds(folders: Sequence[Path], evaluation: EvaluationConfig) -> list[tuple[dict[str, Any], Any]]:
+    """Evaluates runs whose configs differ in their seed alone; prints the table of the first, and writes nothing.
+
+    Returns:
+      For each what belongs into its `evaluation.json`, and its parameters.
+
+    Raises:
+      CheckpointError, UsageError: there is no checkpoint to evaluate, or it cannot be.
+    """
+    config = load_config(folders[0])
     environment, env_params = config.env.make()
     if not is_episodic(environment):
         try:
             evaluation.window_length(config.trial_length)
         except ValueError as error:
             raise UsageError(str(error)) from error
-    params, update = load_params(folder, config)
-
-    print(f"{folder}: evaluating update {update}, {evaluation.num_trials} trials for each line.", flush=True)
-    table = Table(list(getattr(environment, "players", dict)()))
-    result = evaluate(
+    loaded = [load_params(folder, load_config(folder)) for folder in folders]
+    more = f", {len(folders) - 1} more seeds after it" if len(folders) > 1 else ""
+    print(
+        f"{folders[0]}: evaluating update {loaded[0][1]}, {evaluation.num_trials} trials for each line{more}.",
+        flush=True,
+    )
+    results = evaluate(
         lambda memory: make_policy(config, environment, env_params, memory),
         config.memory,
         Setting(environment, env_params),
         {name: Setting(*split.make()) for name, split in config.env.splits().items()},
-        params,
+        [params for params, _ in loaded],
         evaluation,
-        table.add,
+        Table(list(getattr(environment, "players", dict)())).add,
     )
-    result = {"config": config.name, "update": update, **result}
-    if "windows" in result:
-        print(summary(result))
-    write_json(folder / "evaluation.json", result)
-    written = draw(folder, config, params, result) if pictures else []
-    print(f"Written to {folder}: {', '.join(['evaluation.json', *written])}")
-    return result
+    return [
+        ({"config": config.name, "update": update, **result}, params)
+        for result, (params, update) in zip(results, loaded, strict=True)
+    ]
 
 
 def draw(folder: Path, config: Config, params: Any, result: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ their end. Either is also asked in the other settings that the environment names
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -106,26 +106,27 @@ def evaluate(
     memory: MemoryConfig,
     trained: Setting,
     splits: dict[str, Setting],
-    params: Any,
+    params: Sequence[Any],
     config: EvaluationConfig,
     report: Callable[[dict[str, Any]], None] = lambda entry: None,
-) -> dict[str, Any]:
-    """Evaluates a policy, and beside it the reference players if `environment.players()` has any, the best one first.
+) -> list[dict[str, Any]]:
+    """Evaluates policies of the same shape, such as several seeds, one by one: what is compiled serves them all.
 
-    It runs on as many of this process's devices as divide `config.num_trials`, and the figures do not depend on how
-    many these are.
+    Beside them the reference players, if `environment.players()` has any, the best one first. It runs on as many of
+    this process's devices as divide `config.num_trials`, and the figures do not depend on how many these are.
 
     Args:
       make_policy: the policy with the given memory; `params` fit it in every size of the same memory.
       memory: the memory as trained.
       trained: the setting that it was trained in.
       splits: others, by name.
-      params: parameters of the policy.
+      params: parameters of each policy.
       config: what is evaluated.
-      report: called with every entry of `windows` and of `episodes` as soon as it is there.
+      report: called with every entry of `windows` and of `episodes` of the first policy as soon as it is there.
 
     Returns:
-      Plain data for `evaluation.json`: the length of a trial, names of the players and, each only if it applies,
+      For each policy plain data for `evaluation.json`: the length of a trial, names of the players and, each only if it
+      applies,
 
       - `windows`, for trials of a fixed length: an entry per horizon and budget (in steps, `None` where the memory is
         not restricted) with the mean return in each window, its interval, the same of the players, and what the memory
@@ -140,23 +141,27 @@ def evaluate(
     memory = memory.without_noise()
     episodic = is_episodic(trained.environment)
     players = getattr(trained.environment, "players", dict)()
-    result = {
+    common = {
         "seed": config.seed,
         "num_trials": config.num_trials,
         "trial_length": trained.trial_length,
         "interval": INTERVAL,
         "players": list(players),
     }
+    results = [dict(common) for _ in params]
     if not episodic:
-        windows = evaluate_windows(make_policy, memory, trained, params, config, report)
-        result |= {
-            "window_length": config.window_length(trained.trial_length),
-            "in_context": in_context(windows[0], next(iter(players), None)),
-            "windows": windows,
-        }
+        of_each = evaluate_windows(make_policy, memory, trained, params, config, report)
+        for result, windows in zip(results, of_each, strict=True):
+            result |= {
+                "window_length": config.window_length(trained.trial_length),
+                "in_context": in_context(windows[0], next(iter(players), None)),
+                "windows": windows,
+            }
     if episodic or splits:
-        result["episodes"] = evaluate_episodes(make_policy, memory, trained, splits, params, config, report)
-    return result
+        of_each = evaluate_episodes(make_policy, memory, trained, splits, params, config, report)
+        for result, episodes in zip(results, of_each, strict=True):
+            result["episodes"] = episodes
+    return results
 
 
 def is_episodic(environment: Any) -> bool:
@@ -168,14 +173,17 @@ def evaluate_windows(
     make_policy: Callable[[MemoryConfig], ActorCritic],
     memory: MemoryConfig,
     setting: Setting,
-    params: Any,
+    params: Sequence[Any],
     config: EvaluationConfig,
     report: Callable[[dict[str, Any]], None],
-) -> list[dict[str, Any]]:
-    """The entries of `windows`, see `evaluate`. One program is compiled per memory size and serves all horizons."""
+) -> list[list[dict[str, Any]]]:
+    """The entries of `windows` of each policy, see `evaluate`.
+
+    One program is compiled per memory size and serves all horizons and policies.
+    """
     environment, env_params = setting
     trial, window = setting.trial_length, config.window_length(setting.trial_length)
-    run = Runner(params, config)
+    run = Runner(params[0], config)
 
     def trials_of(subject: Subject) -> Callable[[int], Measured]:
         return run.windows(subject, env_params, window)
@@ -186,36 +194,39 @@ def evaluate_windows(
         for name, player in getattr(environment, "players", dict)().items()
     }
     agents: dict[MemoryConfig, Callable[[int], Measured]] = {}
-    entries = []
+    entries: list[list[dict[str, Any]]] = [[] for _ in params]
     for horizon in sorted({multiple * trial for multiple in config.horizons}):
         references = {name: play(horizon) for name, play in players.items()}
         for budget, sized in memory_sizes(memory, trial, horizon, config.budgets):
             policy = make_policy(sized)
             if sized not in agents:
                 agents[sized] = trials_of(policy_subject(policy, environment, config.num_trials))
-            measured = agents[sized](horizon)
-            mean, error = measured.reward.mean(axis=1), standard_error(measured.reward)
-            entry = {
-                "horizon": horizon,
-                "budget": budget,
-                "return_per_window": mean.tolist(),
-                "return_per_window_low": (mean - 1.96 * error).tolist(),
-                "return_per_window_high": (mean + 1.96 * error).tolist(),
-                "outcomes_per_window": outcomes_per_window(measured),
-                **{
-                    f"{name}_return_per_window": reference.reward.mean(axis=1).tolist()
-                    for name, reference in references.items()
-                },
-                **{
-                    f"{name}_outcomes_per_window": outcomes_per_window(reference)
-                    for name, reference in references.items()
-                    if reference.outcomes
-                },
-                "state_bytes_per_env": state_bytes_per_env(policy.memory),
-                "tokens_attended": float(measured.tokens.mean() / window),
-            }
-            report(entry)
-            entries.append(entry)
+            for entries_of_one, own in zip(entries, params, strict=True):
+                run.load(own)
+                measured = agents[sized](horizon)
+                mean, error = measured.reward.mean(axis=1), standard_error(measured.reward)
+                entry = {
+                    "horizon": horizon,
+                    "budget": budget,
+                    "return_per_window": mean.tolist(),
+                    "return_per_window_low": (mean - 1.96 * error).tolist(),
+                    "return_per_window_high": (mean + 1.96 * error).tolist(),
+                    "outcomes_per_window": outcomes_per_window(measured),
+                    **{
+                        f"{name}_return_per_window": reference.reward.mean(axis=1).tolist()
+                        for name, reference in references.items()
+                    },
+                    **{
+                        f"{name}_outcomes_per_window": outcomes_per_window(reference)
+                        for name, reference in references.items()
+                        if reference.outcomes
+                    },
+                    "state_bytes_per_env": state_bytes_per_env(policy.memory),
+                    "tokens_attended": float(measured.tokens.mean() / window),
+                }
+                if entries_of_one is entries[0]:
+                    report(entry)
+                entries_of_one.append(entry)
     return entries
 
 
@@ -233,20 +244,21 @@ def evaluate_episodes(
     memory: MemoryConfig,
     trained: Setting,
     splits: dict[str, Setting],
-    params: Any,
+    params: Sequence[Any],
     config: EvaluationConfig,
     report: Callable[[dict[str, Any]], None],
-) -> list[dict[str, Any]]:
-    """The entries of `episodes`, see `evaluate`.
+) -> list[list[dict[str, Any]]]:
+    """The entries of `episodes` of each policy, see `evaluate`.
 
-    One program is compiled per environment and memory size. There are two sizes of the unrestricted memory: as trained,
-    for splits whose episodes are not longer, and one with room for the longest episode of all others.
+    One program is compiled per environment and memory size, and serves all policies. There are two sizes of the
+    unrestricted memory: as trained, for splits whose episodes are not longer, and one with room for the longest episode
+    of all others.
     """
-    run = Runner(params, config)
+    run = Runner(params[0], config)
     longest = memory.with_capacity(max(setting.trial_length for setting in (trained, *splits.values())))
     agents: dict[tuple[Any, MemoryConfig], Callable[[Any], Measured]] = {}
     players: dict[tuple[Any, str], Callable[[Any], Measured]] = {}
-    entries = []
+    entries: list[list[dict[str, Any]]] = [[] for _ in params]
     for split, setting in {None: trained, **splits}.items():
         environment, env_params = setting
         agent = policy_subject(make_policy(memory), environment, config.num_trials)
@@ -263,18 +275,21 @@ def evaluate_episodes(
             policy = make_policy(sized)
             if (environment, sized) not in agents:
                 agents[environment, sized] = run.episodes(policy_subject(policy, environment, config.num_trials))
-            measured = agents[environment, sized](env_params)
-            entry = {
-                "split": split,
-                "horizon": setting.trial_length,
-                "budget": budget,
-                **episode_means(measured, environment),
-                "players": references,
-                "state_bytes_per_env": state_bytes_per_env(policy.memory),
-                "tokens_attended": float((measured.tokens / measured.steps).mean()),
-            }
-            report(entry)
-            entries.append(entry)
+            for entries_of_one, own in zip(entries, params, strict=True):
+                run.load(own)
+                measured = agents[environment, sized](env_params)
+                entry = {
+                    "split": split,
+                    "horizon": setting.trial_length,
+                    "budget": budget,
+                    **episode_means(measured, environment),
+                    "players": references,
+                    "state_bytes_per_env": state_bytes_per_env(policy.memory),
+                    "tokens_attended": float((measured.tokens / measured.steps).mean()),
+                }
+                if entries_of_one is entries[0]:
+                    report(entry)
+                entries_of_one.append(entry)
     return entries
 
 

@@ -58,19 +58,31 @@ def initial_params(policy, env, env_params):
 
 
 def run(env=None, memory="none", always=None, env_params=None, splits=None, **settings):
-    """Evaluates a policy that was never trained; `always` makes it take that action."""
+    """Evaluates a policy that was never trained; `always` makes it take that action. A tuple: a policy for each."""
     env = Wage() if env is None else env
     env_params = environment.EnvParams(max_steps_in_episode=TRIAL) if env_params is None else env_params
     trial = int(env_params.max_steps_in_episode)
     memory = memory if isinstance(memory, MemoryConfig) else tiny_memory(memory, trial)
-    params = initial_params(tiny_policy(memory, env.num_actions), env, env_params)
-    if always is not None:
-        logits = params["params"]["logits"]
-        logits["kernel"] = jnp.zeros_like(logits["kernel"])
-        logits["bias"] = 100 * jax.nn.one_hot(always, env.num_actions)
+    every = []
+    for action in always if isinstance(always, tuple) else (always,):
+        params = initial_params(tiny_policy(memory, env.num_actions), env, env_params)
+        if action is not None:
+            logits = params["params"]["logits"]
+            logits["kernel"] = jnp.zeros_like(logits["kernel"])
+            logits["bias"] = 100 * jax.nn.one_hot(action, env.num_actions)
+        every.append(params)
     config = EvaluationConfig(**{"num_trials": 16, "horizons": (1,), "budgets": (), "windows_per_trial": 3, **settings})
     trained, splits = Setting(env, env_params), {} if splits is None else splits
-    return evaluate(lambda memory: tiny_policy(memory, env.num_actions), memory, trained, splits, params, config)
+    results = evaluate(lambda memory: tiny_policy(memory, env.num_actions), memory, trained, splits, every, config)
+    return results if isinstance(always, tuple) else results[0]
+
+
+def test_policies_together_are_evaluated_as_each_alone():
+    splits = {"longer": Setting(WageWithPlayers(), environment.EnvParams(max_steps_in_episode=12))}
+    settings = {"env": WageWithPlayers(), "splits": splits, "horizons": (1, 2)}
+    together = run(always=(0, 1), **settings)
+    assert together == [run(always=0, **settings), run(always=1, **settings)]
+    assert together[0]["windows"] != together[1]["windows"] and together[0]["episodes"] != together[1]["episodes"]
 
 
 # What is measured
