@@ -1,5 +1,6 @@
 # make run     install, then train the main job (a Memo agent on Dark Key-To-Door) on this machine
 # make test    install, then lint and run the tests
+# make notebooks   install, then execute the notebooks in full and keep what they show
 # make clean   remove the virtual environments and the caches
 #
 # Another interpreter: make test PYTHON=python3.12. It gets a virtual environment of its own (.venv-3.12), so that
@@ -15,7 +16,7 @@ VERSION := $(shell $(INTERPRETER) -c 'import sys; print("%d.%d" % sys.version_in
 VENV := .venv-$(or $(VERSION),$(error Cannot run PYTHON=$(PYTHON)))
 endif
 
-.PHONY: run test clean
+.PHONY: run test notebooks clean
 
 run: $(VENV)/.installed
 	$(VENV)/bin/python -m experiments.run --config memo_gridworld
@@ -24,6 +25,9 @@ test: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile
+
+notebooks: $(VENV)/.installed
+	$(VENV)/bin/python tests/execute_notebooks.py
 
 # The stamp is written last: an installation that was interrupted or failed is done again.
 $(VENV)/.installed: setup.py requirements.txt
