@@ -1,7 +1,7 @@
 """Executes the notebooks: `python tests/execute_notebooks.py` does so in full and keeps what they show.
 
-Each has a cell with the tag `parameters`, which holds its sizes as one `NAME = NUMBER` a line and nothing else. The
-tests execute the same notebooks with smaller numbers in that cell.
+Each has a cell with the tag `parameters`, which holds its sizes, one `NAME = NUMBER` a line. The tests execute the same
+notebooks with smaller numbers in that cell.
 """
 
 import base64
