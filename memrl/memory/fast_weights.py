@@ -105,6 +105,9 @@ class LinearAttention(FastWeightConfig):
 
     with `q, k, v` linear in `x̄`. The normaliser is that of the authors' code, so `y` is an average of all values since
     the reset. Nothing is forgotten and nothing can be replaced.
+
+    It does not learn Repeat Previous (`gru_repeat_previous --memory linear_attention`: return -0.12 of 1, where no
+    memory has -0.50): the average does not change with the order of what it averages. Repeat First it learns (1.00).
     """
 
     def layer(self, dtype: jnp.dtype) -> "FastWeightLayer":
@@ -163,6 +166,9 @@ class SHM(FastWeightConfig):
     `θ[l]` times that of `v_c[j]`, and `θ[l]` has both signs: where some rows of a column fade, others grow by as much.
     Content is kept only where `v_c` is exactly 0, and else multiplied at each step by a random factor between 0 and 2
     of mean 1 whose product has a variance that grows without bound.
+
+    It does not learn Repeat Previous (`gru_repeat_previous --memory shm`: return -0.09 of 1, where no memory has
+    -0.50): nothing that is written tells when, and what fades, fades by chance. Repeat First it learns (0.99).
     """
 
     layers: int = 1
