@@ -245,8 +245,9 @@ class MinGRU(LinearRecurrenceConfig):
     weight 10⁻⁹ and no gradient. With those, Repeat First ended at a return of 0.48 of 1; with these, at 1.00.
 
     It does not quite learn Repeat Previous (`gru_repeat_previous --memory mingru`: return 0.48 of 1 after 0.5 million
-    steps, 0.82 after a million): gates that see inputs alone can only approximate a queue by sums of what fades at
-    different rates. The published convolution would hand it the latest 4 inputs.
+    steps, 0.82 after a million; 0.90 after 1.5 million at a learning rate of 5e-3): gates that see inputs alone can
+    only approximate a queue, by sums of what fades at different rates. The published convolution would hand it the
+    latest 4 inputs.
     """
 
     layers: int = 2
@@ -278,6 +279,11 @@ class FFM(LinearRecurrenceConfig):
     `ln 2 - 0.02`, half gone in a step, down to 1% left after `longest_period` steps; the periods `2π / ω` from 1, which
     is no oscillation, up to `longest_period`. `α` is the exponential of a parameter; the reference clips it, to at
     least 1e-8 and, against the overflow of its parallel form, at most `ln 2 - 0.01`.
+
+    It does not learn Repeat First (`gru_repeat_first --memory ffm`: return 0.27 of 1; 0.40 after a million steps at a
+    learning rate of 5e-3; 0.38 with 16 contexts of periods up to 64). What is written, and how it fades, depends on the
+    input alone, in one layer: the first symbol has to be told from the sum of all by its phase. Repeat Previous it
+    learns (0.99).
     """
 
     features: int = 128
