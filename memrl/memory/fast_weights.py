@@ -253,8 +253,8 @@ class FastWeightMemory(Memory):
 
     def initial_state(self, batch: int, key: jax.Array | None = None) -> State:
         keys = jax.random.split(jax.random.key(0) if key is None else key, self.config.layers)
-        recent = self.config.recent(batch, self.dtype)
-        return tuple(LayerState(recent, self.config.empty(batch, key, self.dtype)) for key in keys)
+        config, dtype = self.config, self.dtype
+        return tuple(LayerState(config.recent(batch, dtype), config.empty(batch, key, dtype)) for key in keys)
 
     def step(self, state: State, x: jax.Array, reset: jax.Array) -> tuple[State, jax.Array]:
         state, ys = self.unroll(state, x[None], reset[None])

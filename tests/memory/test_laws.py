@@ -19,7 +19,7 @@ SETTINGS = {
     # Its keys and queries are cut off at 0: with this width every two of them overlap on the inputs of the laws.
     "shm": [{"features": 24, "heads": 1}, {"theta": "first", "layers": 2}],
     "mlstm": [{}, {"convolution": 1}],
-    "deltanet": [{}, {"convolution": 1}],
+    "deltanet": [{"layers": 2}, {"convolution": 1}],
     "gated_deltanet": [{}, {"gates": "hard", "layers": 2}],
     "fct": [
         {"context": 5},
