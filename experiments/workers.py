@@ -109,7 +109,7 @@ def work(folder: Path, names: Sequence[str], log: str) -> int:
             start = time.time()
             write_status(folder / name, "training", log)
             try:
-                stopped_by = train_cell(folder / name, grid.configs(cells[name], folder.name), sys.argv, programs)
+                stopped_by = train_cell(folder / name, grid.configs(cells[name], folder.name), sys.argv[1:], programs)
             except Exception as error:  # which says nothing about the other cells
                 traceback.print_exc()
                 write_status(folder / name, "failed", log, time.time() - start, sentence(error))
@@ -133,7 +133,8 @@ def job(folder: Path, names: Sequence[str]) -> int:
 def stop_with(folder: Path) -> None:
     """Stops this process with the one that started it; a job, when there is a file `stop` in the grid's folder."""
     if os.environ.get(OWNED):
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 1):  # not through a buffer, whose lock would be missed when the process ends
+            pass
     else:
         while not (folder / "stop").exists():
             time.sleep(1)
