@@ -31,6 +31,7 @@ setup(
     name="memrl",
     version=version(),
     description="Reinforcement learning with memory in JAX: one contract, one PPO, one evaluator",
+    url="https://github.com/memrl/memrl",
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["memrl", "memrl.*", "envs", "envs.*", "experiments", "experiments.*"]),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import matrix
 from experiments.config import config_to_dict
 from experiments.published import published
 from experiments.runs import Arm, Run
@@ -28,8 +29,8 @@ THRESHOLDS = np.linspace(0, 1, 101)
 Figures = dict[str, Any]
 
 
-def measure(arms: Sequence[Arm]) -> Figures:
-    """All figures of the report, as `report.json` has them, from arms that have been checked."""
+def measure(arms: Sequence[Arm], matrices: Sequence[Mapping[str, Any]] = ()) -> Figures:
+    """All figures of the report, as `report.json` has them, from arms and matrices that have been checked."""
     tasks = {task: [arm for arm in arms if arm.task == task] for task in dict.fromkeys(arm.task for arm in arms)}
     policies = {arm.policy: list(MEMORIES).index(arm.memory) for arm in arms}
     return {
@@ -38,6 +39,7 @@ def measure(arms: Sequence[Arm]) -> Figures:
         "policies": sorted(policies, key=lambda name: policies[name]),
         "arms": [describe(arm) for arm in arms],
         "tasks": {task: measure_task(members) for task, members in tasks.items()},
+        "matrices": [cross_tested(result) for result in matrices],
         "aggregate": aggregate(tasks) if len(tasks) > 1 else None,
     }
 
@@ -303,6 +305,22 @@ def settings(arms: Sequence[Arm]) -> Figures:
             for arm in arms
         },
         "players": {name: [score(entry, name) for entry in first] for name in evaluation["players"]},
+    }
+
+
+def cross_tested(result: Mapping[str, Any]) -> Figures:
+    """The figures of a matrix of what was trained and what is tested; None where a policy cannot face a setting."""
+    measure_of_all, policies, players = matrix.figures(result)
+    names = [setting["name"] for setting in result["settings"]]
+    return {
+        "measure": measure_of_all,
+        "num_trials": result["num_trials"],
+        "names": names,
+        "trained": {arm["label"]: arm["trained"] for arm in result["arms"]},
+        "policies": {
+            label: [estimate(row[name]) if name in row else None for name in names] for label, row in policies.items()
+        },
+        "players": {player: [row.get(name) for name in names] for player, row in players.items()},
     }
 
 

@@ -150,6 +150,7 @@ def run(arguments: Sequence[str]) -> int:
     else:
         definition = read_definition(arguments)
         grid, options = read_grid(definition)
+        grid = dataclasses.replace(grid, command=("python", "-m", "experiments.grid", *arguments))
         folder = options.output or Path("runs") / definition.name
     return execute(grid, folder, options.workers, options.cluster, options.job_parameters())
 

@@ -9,7 +9,8 @@ that any of them was trained in, and their splits. Where trials are a fixed numb
 cannot read the observations of a setting has no figures there.
 
 All seeds and all settings of an environment use the same compiled programs, one for each size of a memory. The tasks
-are the same for all, so that differences are paired. It writes into the (first) folder
+are the same for all, so that differences are paired. It writes into the (first) folder, where `experiments.report`
+finds it,
 
     matrix.json         return, length and outcomes for each run and setting, with their 95% intervals over trials
     matrix.md           a table: trained in rows, tested in columns, means over seeds, least and most
@@ -18,6 +19,7 @@ are the same for all, so that differences are paired. It writes into the (first)
 
 import dataclasses
 import itertools
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -116,8 +118,8 @@ def run(arguments: Sequence[str]) -> int:
     columns = make_columns(environments, config)
     if tests:
         check_faced(arms, columns)
-    result = measure(arms, columns, config)
     folder = options.output or options.folders[0]
+    result = measure(arms, columns, config, folder)
     write_json(folder / "matrix.json", result)
     text = table(result)
     incomplete = folder / ".matrix.md.incomplete"
@@ -256,8 +258,8 @@ def in_words(what: tuple[Any, ...]) -> str:
     return f"{actions} actions and observations of {', '.join(told)}"
 
 
-def measure(arms: Sequence[Arm], columns: Sequence[Column], config: EvaluationConfig) -> dict[str, Any]:
-    """Plays every setting with every run; returns what is written to `matrix.json`.
+def measure(arms: Sequence[Arm], columns: Sequence[Column], config: EvaluationConfig, folder: Path) -> dict[str, Any]:
+    """Plays every setting with every run; returns what is written to `matrix.json` in `folder`.
 
     Raises:
       CheckpointError, UsageError: a run has no checkpoint that can be tested.
@@ -295,7 +297,12 @@ def measure(arms: Sequence[Arm], columns: Sequence[Column], config: EvaluationCo
                     programs[subject] = runner.episodes(policy_subject(policy, environment, config.num_trials))
                 found[column.name] = episode_means(programs[subject](column.setting.env_params), environment)
             print(f"{one.folder}: tested in {len(found)} settings.", flush=True)
-            told = {"folder": str(one.folder), "seed": one.config.seed, "update": update, "settings": found}
+            told = {
+                "folder": os.path.relpath(one.folder, folder),
+                "seed": one.config.seed,
+                "update": update,
+                "settings": found,
+            }
             entry["runs"].append(told)
         entries.append(entry)
     return {
@@ -354,29 +361,66 @@ def restore(run: Run, template: Any) -> tuple[Any, int]:
     return state.params, int(state.update)
 
 
-def figures(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, list[float]]]]:
-    """What is compared, success if all settings tell it, else the return; and its values for each seed, by row and
-    setting. Rows are policies, then reference players."""
+def find_matrices(folders: Sequence[Path], arms: Sequence[Arm]) -> list[dict[str, Any]]:
+    """What `matrix.json` holds in those of `folders` that have one.
+
+    Args:
+      folders: where runs are.
+      arms: all runs that are compared.
+
+    Raises:
+      UsageError: one is damaged, of a run that is not compared, or of another checkpoint than the last.
+    """
+    runs = {run.folder.resolve(): run for arm in arms for run in arm.runs}
+    found = []
+    for path in dict.fromkeys(folder / "matrix.json" for folder in folders if (folder / "matrix.json").is_file()):
+        again = f"Test again, python -m experiments.matrix {path.parent}, or remove it."
+        try:
+            result = json.loads(path.read_text())
+            tested = [(path.parent / run["folder"], run["update"]) for arm in result["arms"] for run in arm["runs"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(f"{path} is not a matrix. {again}") from error
+        for folder, update in tested:
+            if (run := runs.get(folder.resolve())) is None:
+                raise UsageError(f"{path} is of {folder} too, which is not among the runs compared. {again}")
+            if update != run.config.num_updates:
+                raise UsageError(f"{path} is of update {update} of {folder}, not of its last. {again}")
+        found.append(result)
+    return found
+
+
+def figures(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, list[float]]], dict[str, dict[str, float]]]:
+    """What is compared, success if all settings tell it, else the return; its values for each seed, by policy and
+    setting; and those of the reference players."""
     entries = [means for arm in result["arms"] for run in arm["runs"] for means in run["settings"].values()]
     success = all(means["outcomes"].get("success") for means in entries)
 
     def value(means: dict[str, Any]) -> float:
         return (means["outcomes"]["success"] if success else means["return"])["mean"]
 
-    rows: dict[str, dict[str, list[float]]] = {}
+    policies: dict[str, dict[str, list[float]]] = {}
     for arm in result["arms"]:
-        row = rows[arm["label"]] = {}
+        row = policies[arm["label"]] = {}
         for run in arm["runs"]:
             for name, means in run["settings"].items():
                 row.setdefault(name, []).append(value(means))
-    for player, settings in result["players"].items():
-        rows[f"({player})"] = {name: [value(means)] for name, means in settings.items()}
-    return "success" if success else "return", rows
+    players = {
+        player: {name: value(means) for name, means in settings.items()}
+        for player, settings in result["players"].items()
+    }
+    return "success" if success else "return", policies, players
+
+
+def all_rows(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, list[float]]]]:
+    """As `figures`, policies and then players, in brackets, together."""
+    what, policies, players = figures(result)
+    rows = {f"({player})": {name: [value] for name, value in row.items()} for player, row in players.items()}
+    return what, policies | rows
 
 
 def table(result: dict[str, Any]) -> str:
     """The figures in Markdown: rows are what was trained, columns what is tested."""
-    what, rows = figures(result)
+    what, rows = all_rows(result)
     names = [setting["name"] for setting in result["settings"]]
     trained = {arm["label"]: arm["trained"] for arm in result["arms"]}
     seeds = max(len(arm["runs"]) for arm in result["arms"])
@@ -402,7 +446,7 @@ def table(result: dict[str, Any]) -> str:
 
 def draw(path: Path, result: dict[str, Any]) -> None:
     """Draws the means over seeds as colours."""
-    what, rows = figures(result)
+    what, rows = all_rows(result)
     names = [setting["name"] for setting in result["settings"]]
     means = np.array([[np.mean(row[name]) if row.get(name) else np.nan for name in names] for row in rows.values()])
     limits = (0.0, 1.0) if what == "success" else (min(0.0, np.nanmin(means)), np.nanmax(means))

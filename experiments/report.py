@@ -8,7 +8,8 @@ It writes, into `--output`,
     report.json      all numbers, those of the figures and of each seed too
     *.png, *.svg     the figures
 
-A report that is there already is replaced file by file.
+If `experiments.matrix` has tested the runs of one of the folders, what it wrote there is part of the report. A report
+that is there already is replaced file by file.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ import tyro
 from experiments import command_line
 from experiments.command_line import UsageError
 from experiments.comparison import measure
+from experiments.matrix import find_matrices
 from experiments.report_figures import draw
 from experiments.report_text import Page
 from experiments.runs import check_evaluations, check_seeds, find_runs, group
@@ -46,13 +48,14 @@ def run(arguments: Sequence[str]) -> int:
     arms = group(find_runs(options.runs))
     check_seeds(arms)
     check_evaluations(arms)
+    matrices = find_matrices(options.runs, arms)
     folder = options.output or (options.runs[0] / "report" if len(options.runs) == 1 else Path("report"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder} cannot be the folder of a report: {error.strerror}.") from error
 
-    figures = measure(arms)
+    figures = measure(arms, matrices)
     write_json(folder / "report.json", figures)
     pictures = draw(folder, figures)
     text = Page(figures, pictures).text()

@@ -22,6 +22,9 @@ def draw(folder: Path, figures: Figures) -> dict[str, str]:
         for kind, picture in task_pictures(found, styles).items():
             name = f"{kind}-{slug(task)}" if several else kind
             drawn[f"{task}/{kind}"] = picture(folder / f"{name}.png")[0].name
+    for number, found in enumerate(figures["matrices"], start=1):
+        name = "matrix" if len(figures["matrices"]) == 1 else f"matrix-{number}"
+        drawn[f"/matrix-{number}"] = draw_cross_tested(found, folder / f"{name}.png")[0].name
     if (found := figures["aggregate"]) is not None and found["scores"]:
         for kind, picture in aggregate_pictures(found, styles).items():
             drawn[f"/{kind}"] = picture(folder / f"{kind}.png")[0].name
@@ -100,6 +103,22 @@ def settings_matrix(split: Figures) -> tuple[np.ndarray, str, tuple[float, float
         values = values / np.array(split["players"][best])
         return values, f"return (share of {best})", (min(0.0, values.min()), max(1.0, values.max()))
     return values, "return", (values.min(), values.max())
+
+
+def draw_cross_tested(found: Figures, path: Path) -> list[Path]:
+    """Draws what was trained and what is tested as colours."""
+    values = np.array([[np.nan if one is None else one["value"] for one in row] for row in found["policies"].values()])
+    success = found["measure"] == "success"
+    return plot_matrix(
+        values,
+        list(found["policies"]),
+        found["names"],
+        path,
+        label="success (share of episodes)" if success else "return",
+        limits=(0.0, 1.0) if success else (min(0.0, np.nanmin(values)), np.nanmax(values)),
+        xlabel="tested",
+        ylabel="trained",
+    )
 
 
 def aggregate_pictures(found: Figures, styles: Mapping[str, Style]) -> dict[str, Picture]:

@@ -31,6 +31,8 @@ class Page:
         self._what_was_run(arms)
         for task, found in self.figures["tasks"].items():
             self._task(task, found)
+        for number_of, found in enumerate(self.figures["matrices"], start=1):
+            self._cross_tested(f"/matrix-{number_of}", found)
         if self.figures["aggregate"] is not None:
             self._aggregate(self.figures["aggregate"])
         self._commands(arms)
@@ -154,12 +156,13 @@ class Page:
         self._title(3, "Other settings")
         # Settings are many and policies few, or the other way round: the longer of the two goes down the page.
         self._say(f"{split['measure'].capitalize()}, the whole past remembered:")
-        rows = [
-            [name, *(interval(row[index]) for row in split["policies"].values())]
-            + [number(row[index]) for row in split["players"].values()]
-            for index, name in enumerate(split["names"])
-        ]
-        self._table(["setting", *split["policies"], *(f"*{name}*" for name in split["players"])], rows)
+        rows = [["policy", *split["names"]]]
+        rows += [[policy, *map(interval, row)] for policy, row in split["policies"].items()]
+        rows += [[f"*{player}*", *map(number, row)] for player, row in split["players"].items()]
+        if len(split["names"]) >= len(split["policies"]):
+            rows = [list(column) for column in zip(*rows, strict=True)]
+            rows[0][0] = "setting"
+        self._table(*rows[:1], rows[1:])
         _, label, _ = settings_matrix(split)
         self._picture(f"{task}/settings", f"{label.capitalize()} of each policy in each setting.")
 
@@ -181,6 +184,22 @@ class Page:
             ],
         )
         self._say("Learning algorithms, budgets and the choice of checkpoints are those of the papers, not ours.")
+
+    def _cross_tested(self, picture: str, found: Figures) -> None:
+        self._title(2, "Trained in one setting, tested in others")
+        self._say(f"{found['measure'].capitalize()} in {found['num_trials']} trials for each seed:")
+        rows = []
+        for label, row in found["policies"].items():
+            cells = []
+            for name, one in zip(found["names"], row, strict=True):
+                told = "" if one is None else interval(one)
+                cells.append(f"**{told}**" if told and found["trained"][label] == name else told)
+            rows.append([label, *cells])
+        for player, row in found["players"].items():
+            rows.append([f"*{player}*", *("" if value is None else number(value) for value in row)])
+        self._table(["trained", *found["names"]], rows)
+        self._say("Bold: the setting trained in." + (" In italics: reference players." if found["players"] else ""))
+        self._picture(picture, f"{found['measure'].capitalize()} of each policy in each setting.")
 
     def _aggregate(self, found: Figures) -> None:
         self._title(2, "Over all tasks")
@@ -227,7 +246,7 @@ class Page:
         if not commands:
             return
         self._title(2, "Command lines")
-        self._say("As written down by the tool that trained the runs, without its name:")
+        self._say("What trained the runs:")
         more = len(commands) - COMMANDS
         self._say(
             "\n".join(["```", *commands[:COMMANDS], *[f"... and {more} more, in report.json"] * (more > 0), "```"])

@@ -72,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     resume = f"python -m experiments.run --resume {folder}"
     try:
         with locked(folder):
-            stopped_by = train(config, folder, training, mesh, arguments)
+            stopped_by = train(config, folder, training, mesh, ["python", "-m", "experiments.run", *arguments])
     except DivergedError as error:
         latest = Checkpointer(folder / "checkpoints").latest() or 0
         advice = f"To go on from update {latest}, which is good: {resume} --ppo.learning-rate SMALLER"

@@ -63,6 +63,8 @@ class Grid:
     """Of each cell."""
     test: dict[str, list[list[str]]]
     """Fields and values of what `experiments.matrix` tests on; empty: what all cells train on, and its splits."""
+    command: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    """The command line that said all this, for the records of its runs."""
 
     def configs(self, cell: Cell, name: str) -> list[Config]:
         """The configs of the runs of `cell`, where the grid is called `name`."""
@@ -73,7 +75,8 @@ class Grid:
 def save_grid(grid: Grid, folder: Path) -> None:
     """Writes `grid.json`."""
     cells = [{"name": cell.name, "config": config_to_dict(cell.config)} for cell in grid.cells]
-    write_json(folder / "grid.json", {"seeds": grid.seeds, "test": grid.test, "cells": cells})
+    values = {"command": grid.command, "seeds": grid.seeds, "test": grid.test, "cells": cells}
+    write_json(folder / "grid.json", values)
 
 
 def load_grid(folder: Path) -> Grid:
@@ -84,7 +87,7 @@ def load_grid(folder: Path) -> Grid:
     try:
         said = json.loads(file.read_text())
         cells = tuple(Cell(cell["name"], config_from_dict(cell["config"])) for cell in said["cells"])
-        return Grid(cells, tuple(said["seeds"]), said["test"])
+        return Grid(cells, tuple(said["seeds"]), said["test"], tuple(said["command"]))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"{file} is not a grid: {error}") from error
 
@@ -109,7 +112,7 @@ def work(folder: Path, names: Sequence[str], log: str) -> int:
             start = time.time()
             write_status(folder / name, "training", log)
             try:
-                stopped_by = train_cell(folder / name, grid.configs(cells[name], folder.name), sys.argv[1:], programs)
+                stopped_by = train_cell(folder / name, grid.configs(cells[name], folder.name), grid.command, programs)
             except Exception as error:  # which says nothing about the other cells
                 traceback.print_exc()
                 write_status(folder / name, "failed", log, time.time() - start, sentence(error))

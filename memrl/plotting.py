@@ -156,25 +156,42 @@ def _line_with_interval(axes, time: np.ndarray, entry: Mapping[str, Any], color,
 def _axes(
     path: str | Path, width: float = 4.8, height: float = 3.2, grid: str | None = "y", formats: Sequence[str] = ("png",)
 ) -> Iterator[Any]:
-    """Axes to draw on, saved to `path` afterwards, with each of the `formats` for its suffix.
+    """Axes to draw on, as `_panels`."""
+    with _panels(path, 1, width, height, grid, formats) as (axes,):
+        yield axes
 
-    The axis that `grid` names begins at 0 or, if there is something below, there.
+
+@contextmanager
+def _panels(
+    path: str | Path, number: int, width: float, height: float, grid: str | None, formats: Sequence[str]
+) -> Iterator[list[Any]]:
+    """Axes to draw on, two beside each other, saved to `path` afterwards, with each of the `formats` for its suffix.
+
+    Both axes have the same limits in all panels. The one that `grid` names begins at 0 or, if there is something below,
+    there. `width` and `height` are those of one panel.
     """
     # Not through pyplot, which would look for a display and remember every figure.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    if grid is not None:
-        axes.grid(axis=grid, color="0.9", linewidth=0.8)
-        axes.set_axisbelow(True)
-    yield axes
+    columns = min(number, 2)
+    lines = -(-number // columns)
+    figure = Figure(figsize=(columns * width, lines * height), layout="constrained")
+    panels = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelbottom=True, labelleft=True)
+        if grid is not None:
+            axes.grid(axis=grid, color="0.9", linewidth=0.8)
+            axes.set_axisbelow(True)
+    for axes in panels[number:]:
+        axes.remove()
+    panels = panels[:number]
+    yield panels
     if grid == "y":
-        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+        panels[0].set_ylim(bottom=min(0, panels[0].get_ylim()[0]))
     if grid == "x":
-        axes.set_xlim(left=min(0, axes.get_xlim()[0]))
+        panels[0].set_xlim(left=min(0, panels[0].get_xlim()[0]))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The same figures give the same file: no date in it, no names drawn at random.
@@ -194,6 +211,8 @@ POLICIES = (AGENT, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":")
 """Styles of lines; after the last colour they begin again with the next style."""
 MARKERS = "osD^vP"
+CROWD = 10
+"""So many policies hide each other in one plot: they get several, each with as many as there are colours."""
 FORMATS = ("png", "svg")
 FEW_POINTS = 30
 """Lines of no more points than this have markers."""
@@ -235,7 +254,7 @@ def plot_curves(
     references: Mapping[str, Curve | float] | None = None,
     mark: tuple[float, str] | None = None,
 ) -> list[Path]:
-    """Draws a line for each policy, its interval as a band.
+    """Draws a line for each policy, its interval as a band. From `CROWD` policies on there are several panels.
 
     Args:
       curves: by name.
@@ -248,56 +267,56 @@ def plot_curves(
     Returns:
       The files.
     """
-    with _axes(path, width=6.4, formats=FORMATS) as axes:
-        for (name, reference), (colour, dashes) in zip((references or {}).items(), cycle(REFERENCES), strict=False):
-            if isinstance(reference, Curve):
-                axes.plot(reference.x, reference.value, color=colour, linestyle=dashes, linewidth=1.2, label=name)
-            else:
-                axes.axhline(reference, color=colour, linestyle=dashes, linewidth=1.2, label=name)
-        for name, curve in curves.items():
-            style = styles[name]
-            if curve.low is not None and curve.high is not None:
-                axes.fill_between(curve.x, curve.low, curve.high, color=style.color, alpha=0.18, linewidth=0)
-            few = {"marker": style.marker, "markersize": 3.5} if len(curve.x) <= FEW_POINTS else {}
-            axes.plot(
-                curve.x, curve.value, color=style.color, linestyle=style.linestyle, linewidth=1.6, label=name, **few
-            )
-        if mark is not None:
-            _mark(axes, *mark)
-        axes.set_xlim(left=0)
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(ylabel)
-        _legend_beside(axes)
+    parts = _parts(list(curves))
+    with _panels(path, len(parts), 6.4, 3.2, "y", FORMATS) as panels:
+        for axes, names in zip(panels, parts, strict=True):
+            for (name, reference), (colour, dashes) in zip((references or {}).items(), cycle(REFERENCES), strict=False):
+                line = {"color": colour, "linestyle": dashes, "linewidth": 1.2, "label": name}
+                if isinstance(reference, Curve):
+                    axes.plot(reference.x, reference.value, **line)
+                else:
+                    axes.axhline(reference, **line)
+            for name in names:
+                curve, style = curves[name], styles[name]
+                if curve.low is not None and curve.high is not None:
+                    axes.fill_between(curve.x, curve.low, curve.high, color=style.color, alpha=0.18, linewidth=0)
+                line = {"color": style.color, "linestyle": style.linestyle, "linewidth": 1.6, "label": name}
+                few = {"marker": style.marker, "markersize": 3.5} if len(curve.x) <= FEW_POINTS else {}
+                axes.plot(curve.x, curve.value, **line, **few)
+            if mark is not None:
+                _mark(axes, *mark)
+            axes.set_xlim(left=0)
+            axes.set_xlabel(xlabel)
+            axes.set_ylabel(ylabel)
+            _legend_beside(axes)
     return [Path(path).with_suffix(f".{kind}") for kind in FORMATS]
+
+
+def _parts(names: list[str]) -> list[list[str]]:
+    """The policies of each panel of a plot."""
+    number = len(names) if len(names) < CROWD else len(POLICIES)
+    return [names[first : first + number] for first in range(0, len(names), number)]
 
 
 def plot_costs(
     points: Mapping[str, Curve], path: str | Path, styles: Mapping[str, Style], *, xlabel: str, ylabel: str
 ) -> list[Path]:
     """Draws what each policy reaches at each cost, on a logarithmic axis, with intervals; as `plot_curves`."""
-    with _axes(path, width=6.4, formats=FORMATS) as axes:
-        for name, curve in points.items():
-            style = styles[name]
-            errors = None
-            if curve.low is not None and curve.high is not None:
-                # An interval of percentiles may leave out the figure itself.
-                errors = np.maximum([curve.value - curve.low, curve.high - curve.value], 0)
-            axes.errorbar(
-                curve.x,
-                curve.value,
-                errors,
-                color=style.color,
-                linestyle=style.linestyle,
-                marker=style.marker,
-                markersize=5,
-                linewidth=1.2,
-                capsize=2,
-                label=name,
-            )
-        axes.set_xscale("log")
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(ylabel)
-        _legend_beside(axes)
+    parts = _parts(list(points))
+    with _panels(path, len(parts), 6.4, 3.2, "y", FORMATS) as panels:
+        for axes, names in zip(panels, parts, strict=True):
+            for name in names:
+                curve, style = points[name], styles[name]
+                errors = None
+                if curve.low is not None and curve.high is not None:
+                    # An interval of percentiles may leave out the figure itself.
+                    errors = np.maximum([curve.value - curve.low, curve.high - curve.value], 0)
+                line = {"color": style.color, "linestyle": style.linestyle, "linewidth": 1.2, "label": name}
+                axes.errorbar(curve.x, curve.value, errors, marker=style.marker, markersize=5, capsize=2, **line)
+            axes.set_xscale("log")
+            axes.set_xlabel(xlabel)
+            axes.set_ylabel(ylabel)
+            _legend_beside(axes)
     return [Path(path).with_suffix(f".{kind}") for kind in FORMATS]
 
 
@@ -350,7 +369,9 @@ def plot_matrix(
     """
     import matplotlib
 
-    size = {"width": 2.6 + 0.62 * len(columns), "height": max(2.4, 1.7 + 0.34 * len(rows))}
+    # Beside and below the cells there must be room for their names, which are upright and at an angle.
+    beside, below = 0.08 * max(map(len, rows)), 0.045 * max(map(len, columns))
+    size = {"width": 1.9 + beside + 0.62 * len(columns), "height": max(2.4, 1.2 + below + 0.34 * len(rows))}
     colours = matplotlib.colormaps["PuOr" if diverging else "viridis"]
     with _axes(path, **size, grid=None, formats=FORMATS) as axes:
         axes.spines[["left", "bottom"]].set_visible(False)

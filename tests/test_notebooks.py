@@ -39,6 +39,15 @@ def read(path):
     return json.loads(path.read_text())
 
 
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_the_badge_opens_and_the_first_cell_installs_this_repository(path):
+    (url,) = re.findall(r'url="(.+)"', (REPOSITORY / "setup.py").read_text())
+    badge, *cells = nbformat.read(path, as_version=4).cells
+    colab = url.replace("https://github.com", "https://colab.research.google.com/github")
+    assert f"]({colab}/blob/main/notebooks/{path.name})" in badge.source
+    assert f'pip install --quiet "git+{url}"' in next(cell.source for cell in cells if cell.cell_type == "code")
+
+
 @pytest.mark.timeout(400)
 def test_quickstart(tmp_path):
     texts, shown = run("01_quickstart.ipynb", tmp_path, TOTAL_STEPS=12_800, NUM_TRIALS=2)

@@ -204,6 +204,22 @@ def test_intervals(tmp_path, drawn):
     assert [label.get_text() for label in axes.get_yticklabels()] == ["gru", "memo"] and axes.get_xlim()[0] <= 0
 
 
+def test_a_crowd_of_policies_has_several_panels(tmp_path, drawn):
+    """All with the same limits; no colour twice in one."""
+    names = [f"policy {number}" for number in range(21)]
+    points = {name: Curve(np.array([1.0, 2.0]), np.array([0.0, number])) for number, name in enumerate(names)}
+    for plot in (plot_curves, plot_costs):
+        drawn.clear()
+        plot(points, tmp_path / "crowd.png", policy_styles(names), xlabel="x", ylabel="y")
+        assert len(drawn) == 2 * 4  # saved in two formats
+        told = [axes.get_legend_handles_labels() for axes in drawn[:4]]
+        assert [label for _, labels in told for label in labels] == names
+        assert {(axes.get_xlim(), axes.get_ylim()) for axes in drawn} == {(drawn[0].get_xlim(), drawn[0].get_ylim())}
+        for axes in drawn:
+            colours = [line.get_color() for line in axes.legend_.get_lines()]
+            assert len(colours) == len(set(colours))
+
+
 @pytest.mark.parametrize("diverging", [False, True])
 def test_matrix(tmp_path, drawn, diverging):
     """Every figure stands in its cell, to be read on its colour; the first row is on top."""

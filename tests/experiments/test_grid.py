@@ -395,6 +395,8 @@ def test_a_cell_that_fails_leaves_the_others_alone(finished):
         run = good / f"seed{seed}"
         config = json.loads((run / "config.json").read_text())
         assert (config["seed"], config["tracking"]["group"]) == (seed, "finished")
+        (record,) = json.loads((run / "environment.json").read_text())
+        assert record["command"] == ["python", "-m", "experiments.grid", *GRID, "--output", str(folder)]
         assert [line["update"] for line in read_metrics(run / "metrics.jsonl")] == list(range(1, UPDATES + 1))
         assert (run / "evaluation.json").exists()
     assert load_grid(folder).seeds == (0, 1)

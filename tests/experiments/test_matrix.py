@@ -10,8 +10,9 @@ from PIL import Image
 from envs.bandit import BanditConfig
 from envs.repeat import RepeatFirstConfig
 from envs.t_maze import TMazeConfig
-from experiments import command_line, matrix
+from experiments import command_line, matrix, report
 from experiments.cell import train_cell
+from experiments.command_line import UsageError
 from experiments.configs import CONFIGS
 from memrl.evaluation import EvaluationConfig
 from memrl.memory import FCT, GRU, MemoryConfig
@@ -94,6 +95,48 @@ def test_the_product_of_what_is_tested(mazes, capsys):
     assert (mazes / "matrix.svg").read_text().count("corridors=3, length=3") >= 1
 
 
+def test_a_report_has_it(mazes, tmp_path):
+    assert matrix.run([str(mazes), "--test", "env.corridors=1,2"]) == 0
+    assert report.run([str(mazes), "--output", str(tmp_path)]) == 0
+    (found,) = json.loads((tmp_path / "report.json").read_text())["matrices"]
+    result = json.loads((mazes / "matrix.json").read_text())
+    assert found["names"] == ["corridors=1", "corridors=2"] and found["measure"] == "success"
+    for arm in result["arms"]:
+        for name, one in zip(found["names"], found["policies"][arm["label"]], strict=True):
+            assert one["seeds"] == [run["settings"][name]["outcomes"]["success"]["mean"] for run in arm["runs"]]
+            assert one["value"] == pytest.approx(sum(one["seeds"]) / len(SEEDS))
+    text = (tmp_path / "report.md").read_text()
+    (row,) = [
+        line for line in text.splitlines() if line.startswith("| memory=gru, env.corridors=2 | ") and "**" in line
+    ]
+    _, _, one, two, _ = row.split("|")
+    assert two.strip().startswith("**") and "**" not in one
+    assert "![Success of each policy in each setting.](matrix.png)" in text and (tmp_path / "matrix.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda run: run.update(update=0), "is of update 0 of "),
+        (
+            lambda run: run.update(folder="elsewhere/seed0"),
+            "elsewhere/seed0 too, which is not among the runs compared.",
+        ),
+        (lambda run: run.pop("folder"), "is not a matrix. Test again, python -m experiments.matrix "),
+    ],
+)
+def test_a_report_refuses_what_is_not_of_its_runs(mazes, tmp_path, change, sentence):
+    assert matrix.run([str(mazes), "--test", "env.corridors=1"]) == 0
+    file = mazes / "matrix.json"
+    result = json.loads(file.read_text())
+    change(result["arms"][1]["runs"][0])
+    file.write_text(json.dumps(result))
+    with pytest.raises(UsageError) as caught:
+        report.run([str(mazes), "--output", str(tmp_path / "report")])
+    file.unlink()
+    assert sentence in str(caught.value) and not (tmp_path / "report").exists()
+
+
 def test_without_a_word_all_settings_and_splits_are_tested(mazes, tmp_path):
     """And what is in grid.json comes before that."""
     arguments = ["--output", str(tmp_path)]
@@ -106,7 +149,7 @@ def test_without_a_word_all_settings_and_splits_are_tested(mazes, tmp_path):
 
 
 def test_a_named_grid_says_what_is_tested(mazes, tmp_path):
-    grid = {"seeds": SEEDS, "test": {"env.corridors": [["1"], ["4"]]}, "cells": []}
+    grid = {"command": [], "seeds": SEEDS, "test": {"env.corridors": [["1"], ["4"]]}, "cells": []}
     (mazes / "grid.json").write_text(json.dumps(grid))
     tests = matrix.read_tests(matrix.Options((mazes,)))
     (mazes / "grid.json").unlink()

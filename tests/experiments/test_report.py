@@ -269,6 +269,16 @@ def test_trials_of_one_length_in_several_settings(tmp_path):
     assert "Return (share of oracle) of each policy" in text
 
 
+def test_more_policies_than_settings(tmp_path):
+    for memory in ("none", "gru", "lstm", "fct"):
+        write_run(tmp_path / memory, t_maze(memory), 0, episodes(memory, 0.6))
+    assert report.run([str(tmp_path)]) == 0
+    rows = table(written(tmp_path / "report")[1], "### Other settings")
+    assert rows[0] == ["policy", "as trained", "corridors=1", "corridors=5"]
+    assert [row[0] for row in rows[1:]] == ["none", "gru", "lstm", "fct", "*oracle*", "*memoryless*"]
+    assert rows[4] == ["fct", "0.60", "0.50", "0.40"]
+
+
 def test_learning_curves_are_means_over_trials(tmp_path):
     """Of those that ended since the point before: two updates, of 10 and 30 trials, for each of two points."""
     folder = write_run(tmp_path / "run", t_maze(), seed=0)

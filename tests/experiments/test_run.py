@@ -116,7 +116,8 @@ def test_a_run_leaves_everything_in_its_folder(finished):
     config = load_config(folder)
     assert (config.env.size, config.memory.jitter, config.total_steps) == (3, 0.4, UPDATES * 56)
     (record,) = json.loads((folder / "environment.json").read_text())
-    assert record["update"] == 0 and record["command"] == [*TINY, "--output", str(folder)]
+    assert record["update"] == 0
+    assert record["command"] == ["python", "-m", "experiments.run", *TINY, "--output", str(folder)]
     assert record["packages"]["jax"] == jax.__version__ and record["devices_used"] == 2
     lines = read_metrics(folder / "metrics.jsonl")
     assert [line["update"] for line in lines] == list(range(1, UPDATES + 1))
