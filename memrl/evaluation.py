@@ -22,8 +22,9 @@ from memrl import sharding
 from memrl.memory.base import MemoryConfig, state_bytes_per_env
 from memrl.networks import ActorCritic
 from memrl.rollout import initial_actor_state, rollout
+from memrl.statistics import wilson_interval
 
-INTERVAL = "95%: mean ± 1.96 standard errors over the trials"
+INTERVAL = "95%: mean ± 1.96 standard errors over the trials; of shares of trials, Wilson's"
 
 
 @dataclass(frozen=True)
@@ -300,10 +301,16 @@ def episode_means(measured: Measured, environment: Any) -> dict[str, Any]:
         mean, error = float(values.mean()), float(standard_error(values))
         return {"mean": mean, "low": mean - 1.96 * error, "high": mean + 1.96 * error}
 
+    def share(values: np.ndarray) -> dict[str, float]:
+        if not np.isin(values, (0, 1)).all():  # a share of the attempts of each trial
+            return summary(values)
+        low, high = wilson_interval(values)
+        return {"mean": float(values.mean()), "low": low, "high": high}
+
     # An episode tells its outcome once; a trial that is made of attempts as often as one ended, if any did.
     told = measured.over > 0
     outcomes = {
-        name: summary(measured.outcomes[name][told] / measured.over[told]) if told.sum() > 1 else None
+        name: share(measured.outcomes[name][told] / measured.over[told]) if told.sum() > 1 else None
         for name in getattr(environment, "outcomes", ())
     }
     return {"return": summary(measured.reward), "length": summary(measured.steps), "outcomes": outcomes}

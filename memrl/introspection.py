@@ -25,6 +25,7 @@ from memrl.memory.summary import SummaryMemory
 from memrl.memory.window import WindowMemory
 from memrl.networks import ActorCritic
 from memrl.rollout import ActorState, initial_actor_state, rollout
+from memrl.statistics import wilson_interval
 
 ATTENTION = ("attention", "relevance", "chunks")
 """What is sown of attention; everything else that is sown is a gate."""
@@ -433,7 +434,5 @@ def _most_frequent(values: np.ndarray, otherwise: np.ndarray) -> int:
 
 def _share(hits: np.ndarray) -> dict[str, float]:
     """The share of `hits`, bool `[N]`, with its interval."""
-    count, share, z2 = len(hits), float(hits.mean()), 1.96**2
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = (z2 * (share * (1 - share) / count + z2 / (4 * count**2))) ** 0.5 / (1 + z2 / count)
-    return {"accuracy": share, "low": middle - half, "high": middle + half}
+    low, high = wilson_interval(hits)
+    return {"accuracy": float(hits.mean()), "low": low, "high": high}

@@ -49,6 +49,15 @@ def interquartile_curve(scores: ArrayLike) -> Estimate:
     return _bootstrap([_matrix(scores).T], _trimmed_mean)
 
 
+def wilson_interval(hits: ArrayLike) -> tuple[float, float]:
+    """The 95% interval of a share, of which `hits`, bool `[N]`, are a sample (Wilson 1927). Also near 0 and 1."""
+    from scipy import stats
+
+    hits = np.asarray(hits)
+    interval = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, "wilson")
+    return float(interval.low), float(interval.high)
+
+
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Estimate:
     """The share of runs with a score above each threshold, `[thresholds]`, of scores `[seeds, tasks]`."""
     thresholds = np.asarray(thresholds, float)

@@ -14,7 +14,6 @@ from memrl.introspection import (
     PROJECTED,
     Attention,
     Samples,
-    _share,
     age_groups,
     attention_map,
     flatten_state,
@@ -259,12 +258,6 @@ def test_probe_without_enough_to_go_by():
     taken[70 + FEWEST - 1 :, 2] = False
     groups = probe(samples._replace(taken=taken), [(0, 0), (1, 1)])["groups"]
     assert [group["ages"] for group in groups] == [None, [0, 0]]
-
-
-def test_interval_of_wilson():
-    """8 of 10, as tables have it."""
-    told = _share(np.array([True] * 8 + [False] * 2))
-    assert (round(told["low"], 4), round(told["high"], 4)) == (0.4902, 0.9433)
 
 
 @pytest.mark.parametrize("length", [1, 5, 100])

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from memrl.statistics import interquartile_curve, interquartile_mean, performance_profile, probability_of_improvement
+from memrl.statistics import (
+    interquartile_curve,
+    interquartile_mean,
+    performance_profile,
+    probability_of_improvement,
+    wilson_interval,
+)
 
 SCORES = np.random.default_rng(1).normal(np.arange(3) / 3, 0.2, (10, 3))
 OTHERS = np.random.default_rng(2).normal(np.arange(3) / 4, 0.2, (10, 3))
@@ -103,3 +109,9 @@ def test_the_same_scores_have_the_same_interval():
 def test_bad_scores(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+def test_interval_of_wilson():
+    """8 of 10, as tables have it; and of 0 of 20 the upper end is z² / (20 + z²)."""
+    assert wilson_interval([True] * 8 + [False] * 2) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson_interval(np.zeros(20)) == pytest.approx((0, 1.96**2 / (20 + 1.96**2)), abs=1e-4)
