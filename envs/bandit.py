@@ -161,9 +161,6 @@ class Bandit(base.Environment):
         """Nothing."""
         return jnp.zeros(1, jnp.float32)
 
-    def is_terminated(self, state, params):
-        return jnp.bool_(False)
-
     @property
     def num_actions(self) -> int:
         return self.arms

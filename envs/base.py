@@ -126,6 +126,10 @@ class Environment(environment.Environment):
         """As many actions as there are, numbered from 0."""
         return spaces.Discrete(self.num_actions)
 
+    def is_terminated(self, state, params):
+        """Whether the task has ended the episode: never, unless the environment is episodic and says when."""
+        return super().is_terminated(state, params) if self.episodic else jnp.bool_(False)
+
     @partial(jax.jit, static_argnames=("self",))
     def step(self, key, state, action, params=None):
         """As gymnax's, with the same use of `key`; a new episode is drawn only where one ended."""

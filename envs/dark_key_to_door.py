@@ -201,9 +201,6 @@ class DarkKeyToDoor(base.Environment):
             return (cell[:, None] == jnp.arange(self.size, dtype=jnp.int32)[None, :]).astype(jnp.float32).ravel()
         return fractions(self.size, self.size)[cell]
 
-    def is_terminated(self, state, params):
-        return jnp.bool_(False)
-
     @property
     def num_actions(self) -> int:
         return len(MOVES)

@@ -184,9 +184,6 @@ class GraphNav(base.Environment):
         """The observation of `state`; it depends neither on `key` nor on `action`."""
         return state.symbol[jnp.stack([state.place, state.goal])]
 
-    def is_terminated(self, state, params):
-        return jnp.bool_(False)
-
     @property
     def num_actions(self) -> int:
         return 4

@@ -143,9 +143,6 @@ class MemoryPlanning(base.Environment):
         """The observation of `state`; it depends neither on `key` nor on `action`."""
         return state.dealt[jnp.stack([state.cell, state.goal])]
 
-    def is_terminated(self, state, params):
-        return jnp.bool_(False)
-
     @property
     def num_actions(self) -> int:
         return len(MOVES)

@@ -361,9 +361,6 @@ class MultiObjectNavigation(base.Environment):
                     near |= jnp.roll(is_object, (-y, -x), (1, 2)) & ~hidden[None]
         return near
 
-    def is_terminated(self, state, params):
-        return jnp.bool_(False)
-
     @property
     def num_actions(self) -> int:
         return 4

@@ -157,9 +157,6 @@ class RepeatedGridworld(base.Environment):
         """The agent's cell."""
         return state.position
 
-    def is_terminated(self, state, params):
-        return jnp.bool_(False)
-
     @property
     def num_actions(self) -> int:
         return len(MOVES)

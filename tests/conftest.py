@@ -58,6 +58,23 @@ def getkey():
     return lambda: next(keys)
 
 
+@pytest.fixture(scope="module")
+def start():
+    """A function that starts `python -m experiments.TOOL *arguments`, stdout and stderr together; see `tools.py`."""
+    processes = []
+
+    def start(tool: str, *arguments: object, **environment: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", f"experiments.{tool}", *map(str, arguments)]
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        processes.append(subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, **environment}, **output))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        with process:
+            process.kill()
+
+
 @pytest.fixture
 def run_python():
     """A function that runs `python *arguments` in a process of its own, as a user would, and waits for it.

@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 from PIL import Image
+from tools import main_of
 
 from envs.dark_key_to_door import DarkKeyToDoor
-from experiments import command_line, evaluate, run
+from experiments import evaluate, run
 from experiments.evaluate import evaluate_run
 
 TINY = [
@@ -38,12 +38,7 @@ def folder(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 
-def main(monkeypatch, capsys, *arguments):
-    """The exit status of the tool, and what it said on stdout and stderr."""
-    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        command_line.main(evaluate.run)
-    return caught.value.code, *capsys.readouterr()
+main = main_of(evaluate.run)
 
 
 def contents(folder):

@@ -5,12 +5,11 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from tools import finish, wait_for
 
 from experiments import command_line, grid, workers
 from experiments.command_line import UsageError
@@ -329,37 +328,6 @@ def test_each_worker_has_gpus_of_its_own(monkeypatch, tmp_path):
 # In processes
 
 
-@pytest.fixture(scope="module")
-def start():
-    """A function that starts `python -m experiments.grid *arguments`, stdout and stderr together."""
-    processes = []
-
-    def start(*arguments: object) -> subprocess.Popen:
-        command = [sys.executable, "-m", "experiments.grid", *map(str, arguments)]
-        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        processes.append(subprocess.Popen(command, cwd=REPOSITORY, **output))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        with process:
-            process.kill()
-
-
-def finish(process: subprocess.Popen, status: int) -> str:
-    """Waits for the process, which has to end with `status`, and returns what it said."""
-    said, _ = process.communicate()
-    assert process.returncode == status, said
-    return said
-
-
-def wait_for(process: subprocess.Popen, folder: Path, lines: int) -> None:
-    """Waits until some run below `folder` has written so many lines of metrics."""
-    while not any(path.read_bytes().count(b"\n") >= lines for path in folder.rglob("metrics.jsonl")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
-
-
 def learned(folder: Path) -> dict[str, list[dict]]:
     """The metrics of all runs, without those that tell of the machine."""
     return {
@@ -379,7 +347,7 @@ GRID = [*TINY, "--sweep", "ppo.learning-rate=0.001,1e30", "--seeds", "0..1", "--
 def finished(start, tmp_path_factory) -> tuple[Path, str]:
     """The folder of a grid that nothing disturbed, and what it said."""
     folder = tmp_path_factory.mktemp("grids") / "finished"
-    return folder, finish(start(*GRID, "--output", folder), workers.FAILED)
+    return folder, finish(start("grid", *GRID, "--output", folder), workers.FAILED)
 
 
 @pytest.mark.timeout(300)
@@ -418,7 +386,7 @@ def test_what_is_done_stays_and_what_failed_is_tried_again(finished, capsys):
 def test_killed_and_resumed_is_the_same_grid(start, finished, tmp_path):
     """Killed without warning: its workers notice, save and stop, and until then nobody else can work on it."""
     folder = tmp_path / "finished"  # as the other: the name of a grid is in its configs
-    process = start(*GRID, "--output", folder)
+    process = start("grid", *GRID, "--output", folder)
     wait_for(process, folder, 5)
     process.kill()
     finish(process, -signal.SIGKILL)
@@ -438,6 +406,7 @@ def test_killed_and_resumed_is_the_same_grid(start, finished, tmp_path):
 def test_a_worker_that_is_killed_fails_its_cell(start, tmp_path):
     folder = tmp_path / "grid"
     process = start(
+        "grid",
         *TINY,
         "--total-steps",
         "1000000",
@@ -468,7 +437,7 @@ def test_a_worker_that_is_killed_fails_its_cell(start, tmp_path):
 def test_jobs_of_a_cluster(start, tmp_path):
     folder = tmp_path / "grid"
     arguments = ["--seeds", "0", "--workers", "2", "--cluster", "local", "--job", "timeout_min=5", "--output", folder]
-    said = finish(start(*GRID, *arguments), workers.FAILED)
+    said = finish(start("grid", *GRID, *arguments), workers.FAILED)
     assert "done    ppo.learning_rate=0.001" in said and "failed  ppo.learning_rate=1e30" in said
     assert Path(read_status(folder / "ppo.learning_rate=0.001")["log"]).parent == folder / "jobs"
 

@@ -2,12 +2,12 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import jax
 import pytest
 from PIL import Image
+from tools import main_of
 
 from envs.dark_key_to_door import DarkKeyToDoor
 from experiments import command_line, inspect
@@ -55,12 +55,7 @@ def gru(tmp_path_factory):
     return untrained(tmp_path_factory.mktemp("runs") / "gru", "--config", "gru_gridworld")
 
 
-def main(monkeypatch, capsys, *arguments):
-    """The exit status of the tool, and what it said on stdout and stderr."""
-    monkeypatch.setattr(sys, "argv", ["inspect", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        command_line.main(inspect.run)
-    return caught.value.code, *capsys.readouterr()
+main = main_of(inspect.run)
 
 
 def contents(folder):

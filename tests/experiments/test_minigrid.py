@@ -3,16 +3,16 @@
 import dataclasses
 import json
 import shutil
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import tiny_memory
+from tools import main_of
 
 from envs.minigrid_memory import DONE, EAST, FORWARD, LEFT, RIGHT, WALL, WEST, MiniGridMemoryConfig
-from experiments import command_line, minigrid, run
+from experiments import minigrid, run
 from experiments.config import Config, config_to_dict, load_config
 from experiments.minigrid import play_ours, play_theirs
 from memrl.checkpoint import Checkpointer
@@ -91,12 +91,7 @@ def folder(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 
-def main(monkeypatch, capsys, *arguments):
-    """The exit status of the tool, and what it said on stdout and stderr."""
-    monkeypatch.setattr(sys, "argv", ["minigrid", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        command_line.main(minigrid.run)
-    return caught.value.code, *capsys.readouterr()
+main = main_of(minigrid.run)
 
 
 def test_the_tool_in_a_process_of_its_own(folder, run_python):

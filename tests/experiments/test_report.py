@@ -2,14 +2,14 @@
 
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from synthetic_runs import episodes, gridworld, t_maze, windows, write_run
+from tools import main_of
 
-from experiments import command_line, report
+from experiments import report
 from experiments.comparison import binned
 from experiments.published import PUBLISHED, published
 from experiments.report_text import clock, number
@@ -60,12 +60,7 @@ def table(text, title):
     return [rows[0], *rows[2:]]
 
 
-def main(monkeypatch, capsys, *arguments):
-    """The exit status of the tool, and what it said on stdout and stderr."""
-    monkeypatch.setattr(sys, "argv", ["report", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        command_line.main(report.run)
-    return caught.value.code, *capsys.readouterr()
+main = main_of(report.run)
 
 
 @pytest.fixture(scope="module")

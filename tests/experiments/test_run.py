@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tools import finish, wait_for
 
 from experiments import command_line, run
 from experiments.config import load_config
@@ -40,38 +40,6 @@ TINY = [
 """A Memo agent whose segments have random lengths and whose unrolls cut segments and trials anywhere."""
 
 TIMING = {"seconds", "steps_per_second"}
-
-
-@pytest.fixture(scope="module")
-def start():
-    """A function that starts `python -m experiments.TOOL *arguments`, stdout and stderr together."""
-    processes = []
-
-    def start(*arguments: object, tool: str = "run", **environment: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", f"experiments.{tool}", *map(str, arguments)]
-        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        processes.append(subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, **environment}, **output))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        with process:
-            process.kill()
-
-
-def finish(process: subprocess.Popen, status: int) -> str:
-    """Waits for the process, which has to end with `status`, and returns what it said."""
-    said, _ = process.communicate()
-    assert process.returncode == status, said
-    return said
-
-
-def wait_for(process: subprocess.Popen, folder: Path, lines: int) -> None:
-    """Waits until the run has written so many lines of metrics."""
-    metrics = folder / "metrics.jsonl"
-    while not metrics.exists() or metrics.read_bytes().count(b"\n") < lines:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
 
 
 def learned(folder: Path) -> list[dict]:
@@ -106,7 +74,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def finished(start, tmp_path_factory) -> tuple[Path, str]:
     """The folder of a run that nothing disturbed, and what it said."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    return folder, finish(start(*TINY, "--output", folder), 0)
+    return folder, finish(start("run", *TINY, "--output", folder), 0)
 
 
 def test_a_run_leaves_everything_in_its_folder(finished):
@@ -133,7 +101,7 @@ def test_a_run_leaves_everything_in_its_folder(finished):
 def test_stopped_diverged_and_resumed_is_the_same_run(start, capsys, finished, tmp_path):
     """SIGTERM; then a step size that ends in NaN; then the old step size: the bits of the run that was left alone."""
     folder = tmp_path / "run"
-    process = start(*TINY, "--output", folder)
+    process = start("run", *TINY, "--output", folder)
     wait_for(process, folder, 10)
     process.terminate()
     said = finish(process, 128 + signal.SIGTERM)
@@ -148,7 +116,7 @@ def test_stopped_diverged_and_resumed_is_the_same_run(start, capsys, finished, t
     assert Checkpointer(folder / "checkpoints").latest() == stopped
     assert learned(folder)[-1]["loss"] is None
 
-    said = finish(start("--resume", folder, "--ppo.learning-rate", "0.001"), 0)
+    said = finish(start("run", "--resume", folder, "--ppo.learning-rate", "0.001"), 0)
     assert f"{stopped} of {UPDATES} updates done." in said
     assert_same_run(folder, finished[0])
     records = json.loads((folder / "environment.json").read_text())
@@ -161,7 +129,7 @@ def test_killed_and_resumed_is_the_same_run(start, finished, tmp_path):
     moments = random.Random(0)
     arguments = [*TINY, "--output", folder]
     for lines in (5, 15):
-        process = start(*arguments, "--checkpoint-every", 1)
+        process = start("run", *arguments, "--checkpoint-every", 1)
         wait_for(process, folder, lines)
         time.sleep(moments.uniform(0, 0.2))
         process.kill()
@@ -176,7 +144,7 @@ def test_killed_and_resumed_is_the_same_run(start, finished, tmp_path):
 
 def test_interrupted_before_the_first_update(start, tmp_path):
     folder = tmp_path / "run"
-    process = start(*TINY, "--output", folder)
+    process = start("run", *TINY, "--output", folder)
     said = ""
     while "Compiling" not in said:
         said += process.stdout.read(1)
@@ -189,7 +157,7 @@ def test_interrupted_before_the_first_update(start, tmp_path):
 def test_a_finished_run_resumed_changes_nothing_that_it_learned(start, finished):
     folder, _ = finished
     before = contents(folder / "checkpoints"), (folder / "metrics.jsonl").read_bytes()
-    said = finish(start("--resume", folder), 0)
+    said = finish(start("run", "--resume", folder), 0)
     assert "Compiling" not in said
     assert (contents(folder / "checkpoints"), (folder / "metrics.jsonl").read_bytes()) == before
 
@@ -202,9 +170,9 @@ def test_two_processes_learn_the_same(start, finished, tmp_path):
         coordinator = f"localhost:{free.getsockname()[1]}"
     first, second = (
         start(
+            "distributed",
             *("--coordinator", coordinator, "--num-processes", 2, "--process-id", number),
             *("run", *TINY, "--output", folder),
-            tool="distributed",
             JAX_NUM_CPU_DEVICES="1",
         )
         for number in range(2)
