@@ -1,5 +1,6 @@
 """Runs command line tools: in this process, or in processes of their own that are waited for."""
 
+import os
 import subprocess
 import sys
 import time
@@ -35,6 +36,12 @@ def finish(process: subprocess.Popen, status: int) -> str:
 
 def wait_for(process: subprocess.Popen, folder: Path, lines: int) -> None:
     """Waits until `folder`, or some run below it, has so many lines of metrics."""
-    while not any(path.read_bytes().count(b"\n") >= lines for path in folder.rglob("metrics.jsonl")):
+
+    def written() -> bool:
+        # Folders of checkpoints vanish while one looks into them: os.walk passes over those, rglob does not.
+        found = (Path(here) for here, _, files in os.walk(folder) if "metrics.jsonl" in files)
+        return any((path / "metrics.jsonl").read_bytes().count(b"\n") >= lines for path in found)
+
+    while not written():
         assert process.poll() is None, process.communicate()
         time.sleep(0.002)
