@@ -38,10 +38,13 @@ def wait_for(process: subprocess.Popen, folder: Path, lines: int) -> None:
     """Waits until `folder`, or some run below it, has so many lines of metrics."""
 
     def written() -> bool:
-        # Folders of checkpoints vanish while one looks into them: os.walk passes over those, rglob does not.
-        found = (Path(here) for here, _, files in os.walk(folder) if "metrics.jsonl" in files)
-        return any((path / "metrics.jsonl").read_bytes().count(b"\n") >= lines for path in found)
+        # os.walk passes over folders that vanish meanwhile, and need not look at checkpoints, which do; rglob fails.
+        for here, below, files in os.walk(folder):
+            below[:] = [name for name in below if name not in ("checkpoints", "wandb", "cache")]
+            if "metrics.jsonl" in files and (Path(here) / "metrics.jsonl").read_bytes().count(b"\n") >= lines:
+                return True
+        return False
 
     while not written():
         assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
+        time.sleep(0.01)

@@ -123,6 +123,7 @@ def test_stopped_diverged_and_resumed_is_the_same_run(start, capsys, finished, t
     assert [record["update"] for record in records] == [0, stopped, stopped]
 
 
+@pytest.mark.timeout(300)
 def test_killed_and_resumed_is_the_same_run(start, finished, tmp_path):
     """Killed twice while a save follows each update, at whatever moment."""
     folder = tmp_path / "run"
