@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Generic, NoReturn, TypeVar
 
 import jax
@@ -24,6 +25,7 @@ from experiments.configs import CONFIGS
 from memrl.checkpoint import CheckpointError
 from memrl.memory import MEMORIES
 from memrl.sharding import device_mesh
+from memrl.tracking import wandb_mode
 
 Options = TypeVar("Options")
 Said = TypeVar("Said")
@@ -113,10 +115,12 @@ def read(
         command = parse(Command[type(options)], default, parts, program, description, arguments)
         if config is not None and command.selection != Selection():
             raise UsageError("A run that exists has its config already: leave out --config, --memory and --env.")
-        command.config.validate()
+        chosen = command.config if config is not None else _with_room(command.config, arguments)
+        chosen.validate()
+        wandb_mode(chosen.tracking.wandb)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return command.config, command.options
+    return chosen, command.options
 
 
 def _select(arguments: Sequence[str]) -> Config:
@@ -138,9 +142,37 @@ def _select(arguments: Sequence[str]) -> Config:
         windows = next(n for n in range(config.evaluation.windows_per_trial, 0, -1) if config.trial_length % n == 0)
         evaluation = dataclasses.replace(config.evaluation, windows_per_trial=windows)
         config = dataclasses.replace(config, evaluation=evaluation)
-    if env is not None or memory is not None:
-        config = dataclasses.replace(config, memory=config.memory.with_capacity(config.trial_length))
-    return config
+    return dataclasses.replace(config, memory=config.memory.with_capacity(config.trial_length))
+
+
+def _with_room(config: Config, arguments: Sequence[str]) -> Config:
+    """The config with room for exactly one whole trial in its memory, unless the arguments say for how much.
+
+    Whoever varies the length of a trial or of a segment compares memories, not how much of a trial fits into them.
+    """
+    memory = config.memory.with_capacity(config.trial_length)
+    sizes = {
+        f"memory.{field.name}"
+        for field in dataclasses.fields(memory)
+        if getattr(memory, field.name) != getattr(config.memory, field.name)
+    }
+    return config if sizes & set_in(arguments) else dataclasses.replace(config, memory=memory)
+
+
+def normal(field: str) -> str:
+    """The name of a field as it is in a config."""
+    return field.strip().replace("-", "_")
+
+
+def option(field: str) -> str:
+    """The option that sets a field."""
+    return f"--{field.replace('_', '-')}"
+
+
+def set_in(arguments: Sequence[str]) -> set[str]:
+    """The fields that arguments set."""
+    options = (argument.partition("=")[0] for argument in arguments if argument.startswith("--"))
+    return {normal(name.removeprefix("--")) for name in options}
 
 
 def parse(
@@ -204,6 +236,22 @@ def _unknown(argument: str, parts: Sequence[Any]) -> str:
     name = argument.partition("=")[0]
     known = itertools.chain.from_iterable(names(part, "--") for part in parts)
     return f"There is no option {name}; did you mean {nearest(name.replace('_', '-'), known)}?"
+
+
+def make_output(folder: Path, what: str) -> bool:
+    """Makes the folder that `what` is written to, if need be.
+
+    Returns:
+      Whether there is something in it already.
+
+    Raises:
+      UsageError: it cannot be one.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return any(folder.iterdir())
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be the folder of {what}: {error.strerror}.") from error
 
 
 def make_mesh(config: Config) -> Mesh:

@@ -29,8 +29,13 @@ THRESHOLDS = np.linspace(0, 1, 101)
 Figures = dict[str, Any]
 
 
-def measure(arms: Sequence[Arm], matrices: Sequence[Mapping[str, Any]] = ()) -> Figures:
-    """All figures of the report, as `report.json` has them, from arms and matrices that have been checked."""
+def measure(arms: Sequence[Arm], matrices: Sequence[Mapping[str, Any]] = (), left_out: Sequence[str] = ()) -> Figures:
+    """All figures of the report, as `report.json` has them.
+
+    Args:
+      arms, matrices: what is compared, which has been checked.
+      left_out: the cells that cannot be, in words.
+    """
     tasks = {task: [arm for arm in arms if arm.task == task] for task in dict.fromkeys(arm.task for arm in arms)}
     policies = {arm.policy: list(MEMORIES).index(arm.memory) for arm in arms}
     return {
@@ -38,6 +43,7 @@ def measure(arms: Sequence[Arm], matrices: Sequence[Mapping[str, Any]] = ()) -> 
         "seeds": list(arms[0].seeds),
         "policies": sorted(policies, key=lambda name: policies[name]),
         "arms": [describe(arm) for arm in arms],
+        "left_out": list(left_out),
         "tasks": {task: measure_task(members) for task, members in tasks.items()},
         "matrices": [cross_tested(result) for result in matrices],
         "aggregate": aggregate(tasks) if len(tasks) > 1 else None,
@@ -267,9 +273,12 @@ def memory(
     sizes = {}
     for arm in arms:
         of_runs = [entries(run) for run in arm.runs]
+        whole = arm.config.memory == arm.config.memory.with_capacity(arm.config.trial_length)
+        as_trained = "all" if whole or horizon > arm.config.trial_length else "as trained"
         sizes[arm.policy] = [
             {
                 "budget": alike[0]["budget"],
+                "remembers": as_trained if alike[0]["budget"] is None else f"{alike[0]['budget']} steps",
                 "state_bytes_per_env": alike[0]["state_bytes_per_env"],
                 "tokens_attended": float(np.mean([entry["tokens_attended"] for entry in alike])),
                 **estimate([score(entry) for entry in alike]),
@@ -337,6 +346,7 @@ def compare_published(arms: Sequence[Arm]) -> list[Figures]:
                         "setting": figure.split or "as trained",
                         "measure": figure.measure,
                         "ours": estimate(ours),
+                        "our_mean": float(np.mean(ours)),
                         "published": figure.value,
                         "source": figure.source,
                         "confidence": figure.confidence,
@@ -357,21 +367,23 @@ def _published_measure(evaluation: Mapping[str, Any], split: str | None, measure
 def aggregate(tasks: Mapping[str, Sequence[Arm]]) -> Figures:
     """Normalised scores over several tasks, of the policies that are in all of them."""
     scores: dict[str, list[list[float]]] = {}
-    normalised = {}
+    normalised, left_out = {}, {}
     for task, arms in tasks.items():
         evaluation = arms[0].runs[0].evaluation
         measure, of = next(iter(main_measures(evaluation).items()))
         if not evaluation["players"]:
+            left_out[task] = "no player tells what can be reached"
             continue
         upper = evaluation["players"][0]
         high = of(evaluation, upper)
-        low, lower = 0.0, "nothing"
+        low, lower = 0.0, "no return"
         without = next((arm for arm in arms if arm.memory == "none"), None)
         if "memoryless" in evaluation["players"]:
             low, lower = of(evaluation, "memoryless"), "the player memoryless"
         elif without is not None:
             low, lower = float(np.mean([of(run.evaluation, None) for run in without.runs])), "the policy without memory"
         if high <= low:
+            left_out[task] = f"{lower} reaches as much as the player {upper}"
             continue
         normalised[task] = {"measure": measure, "0": [lower, low], "1": [f"the player {upper}", high]}
         for arm in arms:
@@ -381,7 +393,7 @@ def aggregate(tasks: Mapping[str, Sequence[Arm]]) -> Figures:
     matrices = {policy: np.array(scores[policy]).T for policy in order}
     return {
         "tasks": normalised,
-        "left_out": [task for task in tasks if task not in normalised],
+        "left_out": left_out,
         "policies_left_out": sorted({arm.policy for arms in tasks.values() for arm in arms} - set(order)),
         "scores": matrices,
         "interquartile_mean": {policy: _plain(interquartile_mean(matrix)) for policy, matrix in matrices.items()},

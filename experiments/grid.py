@@ -62,21 +62,20 @@ import tyro
 
 from experiments import command_line
 from experiments.cell import program_key
-from experiments.command_line import Selection, UsageError
+from experiments.command_line import Selection, UsageError, normal, option, set_in
 from experiments.config import Config, look_up, nearest
 from experiments.log import say
 from experiments.run import build
 from experiments.runs import NOT_OF_AN_ARM
+from experiments.settings import Sweeps, check_faced, names_of, tested
 from experiments.workers import Cell, Grid, execute, load_grid, sentence
+from memrl.evaluation import Setting
 
 GRIDS = Path(__file__).parent / "grids"
 """Where the grids are that have a name."""
 CHOSEN_BY_NAME = ("config", "memory", "env")
 """What is swept by name, in the order in which a config is made."""
 DESCRIPTION = "Trains every combination of the swept values, with several seeds."
-
-Sweeps = dict[str, list[list[str]]]
-"""For each swept field its values; each value is the words that follow the option of that name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +105,8 @@ class Options:
         for setting in self.job:
             if "=" not in setting:
                 raise ValueError(f"job has {setting!r}: it must be NAME=VALUE.")
+        if self.job and self.cluster == "pool":
+            raise ValueError("job is what jobs of a cluster ask for: it needs --cluster slurm.")
 
     def job_parameters(self) -> dict[str, Any]:
         """What `job` says, numbers as numbers."""
@@ -242,6 +243,9 @@ def read_file(path: Path) -> Definition:
     for field in tables["sweep"]:
         if field in set_in(overrides) or (field == "config" and "config" in said):
             raise UsageError(f"{path}: {field} is swept and set: it can only be one of the two.")
+    for field in ("seed", "seeds", "sweep", "grid", "resume"):
+        if field in set_in(overrides):
+            raise UsageError(f"{path}: {field} cannot be overridden; what is swept is in [sweep], and seeds in seeds.")
     config = ["--config", said["config"]] if "config" in said else []
     seeds = said.get("seeds", Options.seeds)
     seeds = read_seeds(",".join(map(str, seeds)) if isinstance(seeds, list) else str(seeds))
@@ -260,16 +264,6 @@ def words(value: Any) -> list[str]:
     return [str(part) for part in value] if isinstance(value, list) else [str(value)]
 
 
-def normal(field: str) -> str:
-    """The name of a field as it is in a config."""
-    return field.strip().replace("-", "_")
-
-
-def option(field: str) -> str:
-    """The option that sets a field."""
-    return f"--{field.replace('_', '-')}"
-
-
 def values_of(option: str, arguments: Sequence[str]) -> list[str]:
     """All values of an option that may come several times."""
     following = itertools.zip_longest(arguments, arguments[1:], fillvalue="")
@@ -278,12 +272,6 @@ def values_of(option: str, arguments: Sequence[str]) -> list[str]:
         for argument, after in following
         if argument.partition("=")[0] == option
     ]
-
-
-def set_in(arguments: Sequence[str]) -> set[str]:
-    """The fields that arguments set."""
-    options = (argument.partition("=")[0] for argument in arguments if argument.startswith("--"))
-    return {normal(name.removeprefix("--")) for name in options}
 
 
 def read_seeds(text: str) -> list[int]:
@@ -428,7 +416,7 @@ def check_programs(cells: dict[str, Config], options: Options) -> None:
 
 
 def check_test(test: Sweeps, cells: dict[str, Config]) -> None:
-    """UsageError if what is tested on are not fields of the environments of all cells."""
+    """UsageError if a cell has not the fields that are tested on, or not their values, or could not be tested there."""
     for field in test:
         for config in cells.values():
             known = [f"env.{known.name}" for known in dataclasses.fields(config.env)]
@@ -436,6 +424,11 @@ def check_test(test: Sweeps, cells: dict[str, Config]) -> None:
                 look_up(field, known, "field")
             except ValueError as error:
                 raise UsageError(f"Cannot test on {field}. {error}") from error
+    if test:
+        environments = tested(list(dict.fromkeys(config.env for config in cells.values())), test)
+        settings = [Setting(*env.make()) for env in environments]
+        named = dict(zip(names_of(environments), settings, strict=True))
+        check_faced({name: config.env for name, config in cells.items()}, named)
 
 
 if __name__ == "__main__":

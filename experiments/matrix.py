@@ -18,24 +18,23 @@ finds it,
 """
 
 import dataclasses
-import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Union
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
 import tyro
 
-from envs import ENVIRONMENTS
 from experiments import command_line
-from experiments.command_line import UsageError
+from experiments.command_line import UsageError, make_output
 from experiments.config import make_policy
-from experiments.grid import Sweeps, option, read_sweep
+from experiments.grid import read_sweep
 from experiments.run import build, first_difference, identity
-from experiments.runs import Arm, Run, find_runs, group
+from experiments.runs import Arm, Run, check_complete, check_seeds, find_runs, group
+from experiments.settings import Sweeps, check_faced, faced, made, names_of, tested
 from experiments.workers import load_grid
 from memrl.checkpoint import Checkpointer
 from memrl.evaluation import (
@@ -51,7 +50,6 @@ from memrl.evaluation import (
     policy_subject,
 )
 from memrl.memory import MemoryConfig
-from memrl.networks import observation_kinds
 from memrl.plotting import plot_matrix
 from memrl.sharding import device_mesh
 from memrl.tracking import write_json
@@ -77,13 +75,6 @@ class Options:
     """Folder to write to; the first of those that hold the runs if not given."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Tested:
-    """What `--test` changes."""
-
-    env: Annotated[Union[tuple(ENVIRONMENTS.values())], tyro.conf.FlagConversionOff]  # noqa: UP007
-
-
 class Column(NamedTuple):
     """What every policy is asked."""
 
@@ -103,8 +94,11 @@ def run(arguments: Sequence[str]) -> int:
     if not options.folders:
         raise UsageError("Name the folder of a grid: python -m experiments.matrix GRID.")
     arms = group(find_runs(options.folders))
+    check_seeds(arms)
+    check_complete(arms)
     tests = read_tests(options)
-    environments = tested(arms, tests)
+    trained = {arm.label: arm.config.env for arm in arms}
+    environments = tested(list(trained.values()), tests)
     try:
         trials = arms[0].config.evaluation.num_trials if options.num_trials is None else options.num_trials
         horizons = tuple(dict.fromkeys((1, *options.horizons)))
@@ -117,8 +111,9 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError(f"horizons is {options.horizons}: these episodes end by the task and cannot be made longer.")
     columns = make_columns(environments, config)
     if tests:
-        check_faced(arms, columns)
+        check_faced(trained, {column.name: column.setting for column in columns})
     folder = options.output or options.folders[0]
+    make_output(folder, "a matrix")
     result = measure(arms, columns, config, folder)
     write_json(folder / "matrix.json", result)
     text = table(result)
@@ -145,72 +140,6 @@ def read_tests(options: Options) -> Sweeps:
     return tests
 
 
-def tested(arms: Sequence[Arm], tests: Sweeps) -> list[Any]:
-    """The environments to test in, as configs, each once; without `tests` those of all arms and of their splits.
-
-    Raises:
-      UsageError: an environment has no such field, or not that value.
-    """
-    found: dict[Any, Any] = {}
-    for arm in arms:
-        env = arm.config.env
-        if tests:
-            choices = itertools.product(*tests.values())
-            named = [
-                change(
-                    env, [word for field, value in zip(tests, choice, strict=True) for word in (option(field), *value)]
-                )
-                for choice in choices
-            ]
-        else:
-            named = [env, *env.splits().values()]
-        for one in named:
-            found.setdefault(made(Setting(*one.make())), one)
-    return list(found.values())
-
-
-def change(env: Any, arguments: list[str]) -> Any:
-    """An environment's config with other values; UsageError if it cannot have them."""
-    try:
-        return command_line.parse(Tested, Tested(env), [Tested(env)], "experiments.matrix", "", arguments).env
-    except ValueError as error:
-        raise UsageError(f"Cannot test on {' '.join(arguments)}: {error}") from error
-
-
-def made(setting: Setting) -> Any:
-    """A setting in a form that is equal for equal ones."""
-    environment, params = setting
-    leaves, structure = jax.tree.flatten(params)
-    return environment, structure, tuple((np.asarray(leaf).dtype.str, np.asarray(leaf).tobytes()) for leaf in leaves)
-
-
-def names_of(environments: Sequence[Any]) -> list[str]:
-    """Names of environments by the fields in which they differ, short but different from each other.
-
-    Numbers are always told, other values where they are not the default. A field that follows from the others is not.
-    """
-    told = []
-    kinds = {type(env) for env in environments}
-    names = {kind: name for name, kind in ENVIRONMENTS.items()}
-    for kind in kinds:
-        same = [env for env in environments if type(env) is kind]
-        fields = [field for field in dataclasses.fields(kind) if len({getattr(env, field.name) for env in same}) > 1]
-        for field in reversed(list(fields)):
-            others = [other for other in fields if other is not field]
-            if len({tuple(getattr(env, other.name) for other in others) for env in same}) == len(same) and others:
-                fields = others
-        for env in same:
-            values = {field.name: getattr(env, field.name) for field in fields}
-            numbers = {field.name for field in fields if type(getattr(env, field.name)) in (int, float)}
-            shown = [
-                f"{field.name}={values[field.name]}"
-                for field in fields
-                if field.name in numbers or values[field.name] != field.default
-            ]
-            told.append((env, ", ".join(([names[kind]] if len(kinds) > 1 else []) + shown) or names[kind]))
-    return [next(name for one, name in told if one is env) for env in environments]
-
-
 def make_columns(environments: Sequence[Any], config: EvaluationConfig) -> list[Column]:
     """Every setting with every horizon and budget. Episodes that end by the task have no other horizons."""
     columns = []
@@ -226,36 +155,6 @@ def make_columns(environments: Sequence[Any], config: EvaluationConfig) -> list[
             for budget in sorted(config.budgets, reverse=True):
                 columns.append(Column(f"{name}{longer}, remembers {budget:g}x", setting, budget))
     return columns
-
-
-def faced(setting: Setting) -> tuple[Any, ...]:
-    """What a policy sees and can do in a setting; it can face all others of which this is the same."""
-    environment, params = setting
-    observation = jax.eval_shape(lambda key: environment.reset(key, params)[0], jax.random.key(0))
-    shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(observation))
-    return environment.num_actions, observation_kinds(environment.observation_space(params)), shapes
-
-
-def check_faced(arms: Sequence[Arm], columns: Sequence[Column]) -> None:
-    """UsageError if a policy cannot face a setting."""
-    for arm in arms:
-        own = faced(Setting(*arm.config.env.make()))
-        for column in columns:
-            if (other := faced(column.setting)) != own:
-                raise UsageError(
-                    f"{arm.label} cannot be tested in {column.name}: it was trained with {in_words(own)}, "
-                    f"and there are {in_words(other)}."
-                )
-
-
-def in_words(what: tuple[Any, ...]) -> str:
-    """What `faced` returns, in words."""
-    actions, kinds, shapes = what
-    told = [
-        f"{kind if isinstance(kind, str) else f'{kind} symbols'} {list(shape)}"
-        for kind, (shape, _) in zip(kinds, shapes, strict=True)
-    ]
-    return f"{actions} actions and observations of {', '.join(told)}"
 
 
 def measure(arms: Sequence[Arm], columns: Sequence[Column], config: EvaluationConfig, folder: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Compares runs: `python -m experiments.report RUNS...`, folders of runs or ones that have runs below them.
 
 Runs of the same settings with different seeds are an arm; see `experiments.runs`. Every arm must have the same seeds,
-and every run its evaluation, all made alike. What is told is the end of training, never the best of many evaluations.
-It writes, into `--output`,
+and every run its evaluation, all made alike; cells of a grid that are not done are left out, and named. What is told is
+the end of training, never the best of many evaluations. It writes, into `--output`,
 
     report.md        tables, with intervals, and the figures
     report.json      all numbers, those of the figures and of each seed too
@@ -21,12 +21,12 @@ from typing import Annotated
 import tyro
 
 from experiments import command_line
-from experiments.command_line import UsageError
+from experiments.command_line import make_output
 from experiments.comparison import measure
 from experiments.matrix import find_matrices
 from experiments.report_figures import draw
 from experiments.report_text import Page
-from experiments.runs import check_evaluations, check_seeds, find_runs, group
+from experiments.runs import check_evaluations, check_seeds, find_runs, group, unfinished
 from memrl.tracking import write_json
 
 
@@ -46,16 +46,16 @@ def run(arguments: Sequence[str]) -> int:
         Options, Options(), [Options()], "experiments.report", "Compares runs in tables and figures.", arguments
     )
     arms = group(find_runs(options.runs))
+    left_out = list(unfinished(options.runs).values())
+    for cell in left_out:
+        print(f"Left out: {cell}")
     check_seeds(arms)
     check_evaluations(arms)
     matrices = find_matrices(options.runs, arms)
     folder = options.output or (options.runs[0] / "report" if len(options.runs) == 1 else Path("report"))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be the folder of a report: {error.strerror}.") from error
+    make_output(folder, "a report")
 
-    figures = measure(arms, matrices)
+    figures = measure(arms, matrices, left_out)
     write_json(folder / "report.json", figures)
     pictures = draw(folder, figures)
     text = Page(figures, pictures).text()

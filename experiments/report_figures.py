@@ -7,7 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from experiments.comparison import Figures
-from memrl.plotting import Curve, Style, plot_costs, plot_curves, plot_intervals, plot_matrix, policy_styles
+from memrl.plotting import (
+    Beside,
+    Curve,
+    Style,
+    plot_beside_published,
+    plot_costs,
+    plot_curves,
+    plot_intervals,
+    plot_matrix,
+    policy_styles,
+)
 
 Picture = Callable[[Path], list[Path]]
 """Draws into a file; returns the files written."""
@@ -72,6 +82,8 @@ def task_pictures(found: Figures, styles: Mapping[str, Style]) -> dict[str, Pict
             xlabel="state of the memory (bytes per environment)",
             ylabel=found["memory"]["measure"],
         )
+    if found["published"]:
+        pictures["published"] = lambda path: draw_published(found["published"], path, styles)
     if split := found.get("settings"):
         values, label, limits = settings_matrix(split)
         pictures["settings"] = lambda path: plot_matrix(
@@ -105,6 +117,19 @@ def settings_matrix(split: Figures) -> tuple[np.ndarray, str, tuple[float, float
     return values, "return", (values.min(), values.max())
 
 
+def draw_published(rows: Sequence[Figures], path: Path, styles: Mapping[str, Style]) -> list[Path]:
+    """Draws our figures beside published ones: of success if there are any, else of the return."""
+    told = "success" if any(row["measure"] == "success" for row in rows) else "return"
+    rows = [row for row in rows if row["measure"] == told]
+    panels: dict[str, dict[str, Beside]] = {}
+    for row in rows:
+        beside = Beside(row["ours"]["value"], row["ours"]["low"], row["ours"]["high"], row["published"])
+        panels.setdefault(row["setting"], {})[row["policy"]] = beside
+    label = "success (share of episodes)" if told == "success" else "return in a trial"
+    note = "; ".join(dict.fromkeys(row["confidence"] for row in rows))
+    return plot_beside_published(panels, path, styles, xlabel=label, note=note)
+
+
 def draw_cross_tested(found: Figures, path: Path) -> list[Path]:
     """Draws what was trained and what is tested as colours."""
     values = np.array([[np.nan if one is None else one["value"] for one in row] for row in found["policies"].values()])
@@ -126,15 +151,17 @@ def aggregate_pictures(found: Figures, styles: Mapping[str, Style]) -> dict[str,
     estimates = {name: (one["value"], one["low"], one["high"]) for name, one in found["interquartile_mean"].items()}
     profile = {name: one for name, one in found["profile"].items() if name != "thresholds"}
     thresholds = np.asarray(found["profile"]["thresholds"])
+    zero, top = (" or ".join(dict.fromkeys(task[end][0] for task in found["tasks"].values())) for end in "01")
+    ends = f"(0: {zero}, 1: {top})"
     pictures: dict[str, Picture] = {
         "interquartile_mean": lambda path: plot_intervals(
-            estimates, path, styles, xlabel="interquartile mean of normalised scores"
+            estimates, path, styles, xlabel=f"interquartile mean of normalised scores\n{ends}"
         ),
         "performance_profile": lambda path: plot_curves(
             {name: _curve(thresholds, one) for name, one in profile.items()},
             path,
             styles,
-            xlabel="normalised score τ (0: nothing remembered, 1: oracle)",
+            xlabel=f"normalised score τ\n{ends}",
             ylabel="share of runs with a score above τ",
         ),
     }

@@ -28,6 +28,8 @@ class Page:
         arms = self.figures["arms"]
         self.lines.append("# Report")
         self._say(self._seeds())
+        if left_out := self.figures["left_out"]:
+            self._say(f"Cells that are not done, and left out: {'; '.join(left_out)}.")
         self._what_was_run(arms)
         for task, found in self.figures["tasks"].items():
             self._task(task, found)
@@ -45,8 +47,8 @@ class Page:
                 f"One seed only, {seeds[0]}: there are no intervals, and nothing here tells what another seed would do."
             )
         told = (
-            f"Every figure is the interquartile mean over {len(seeds)} seeds ({', '.join(map(str, seeds))}) at the end "
-            f"of training; in brackets the {INTERVAL}."
+            f"Figures with brackets are interquartile means over {len(seeds)} seeds ({', '.join(map(str, seeds))}) at "
+            f"the end of training; in brackets is the {INTERVAL}."
         )
         if len(seeds) < 4:
             told += " Of so few seeds none is left out: it is their mean."
@@ -91,7 +93,7 @@ class Page:
         if split := found.get("settings"):
             self._settings(task, split)
         if found["published"]:
-            self._published(found["published"])
+            self._published(task, found["published"])
 
     def _main(self, found: Figures) -> None:
         self._title(3, "In the setting trained in")
@@ -139,7 +141,7 @@ class Page:
             [
                 [
                     policy,
-                    "all" if size["budget"] is None else f"{size['budget']} steps",
+                    size["remembers"],
                     f"{size['state_bytes_per_env']:,}",
                     f"{size['tokens_attended']:.1f}",
                     interval(size),
@@ -166,16 +168,17 @@ class Page:
         _, label, _ = settings_matrix(split)
         self._picture(f"{task}/settings", f"{label.capitalize()} of each policy in each setting.")
 
-    def _published(self, rows: Sequence[Figures]) -> None:
+    def _published(self, task: str, rows: Sequence[Figures]) -> None:
         self._title(3, "Beside published figures")
         self._table(
-            ["policy", "setting", "measure", "ours", "published", "source", "where from"],
+            ["policy", "setting", "measure", "ours", "our mean", "published", "source", "where from"],
             [
                 [
                     row["policy"],
                     row["setting"],
                     row["measure"],
                     interval(row["ours"]),
+                    number(row["our_mean"]),
                     number(row["published"]),
                     row["source"],
                     row["confidence"],
@@ -183,7 +186,12 @@ class Page:
                 for row in rows
             ],
         )
-        self._say("Learning algorithms, budgets and the choice of checkpoints are those of the papers, not ours.")
+        self._say(
+            "Published figures are means over seeds. Learning algorithms, budgets and the choice of checkpoints are "
+            "those of the papers, not ours."
+        )
+        bars = "" if self.single else f" Bars: {INTERVAL}."
+        self._picture(f"{task}/published", f"Our figures beside published ones.{bars}")
 
     def _cross_tested(self, picture: str, found: Figures) -> None:
         self._title(2, "Trained in one setting, tested in others")
@@ -204,7 +212,7 @@ class Page:
     def _aggregate(self, found: Figures) -> None:
         self._title(2, "Over all tasks")
         if found["left_out"]:
-            self._say(f"Left out, since no player tells what can be reached: {', '.join(found['left_out'])}.")
+            self._say(f"Left out: {'; '.join(f'{task}, since {why}' for task, why in found['left_out'].items())}.")
         if found["policies_left_out"]:
             self._say(f"Not in every task, and left out: {', '.join(found['policies_left_out'])}.")
         if not found["scores"]:

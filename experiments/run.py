@@ -208,12 +208,7 @@ def make_folder(config: Config, output: Path | None) -> Path:
             raise UsageError(
                 f"{output} holds a run already: go on with it (--resume {output}) or name another --output."
             )
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            occupied = any(output.iterdir())
-        except OSError as error:
-            raise UsageError(f"{output} cannot be the folder of a run: {error.strerror}.") from error
-        if occupied:
+        if command_line.make_output(output, "a run"):
             raise UsageError(f"{output} cannot be the folder of a run: it is not empty.")
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("folder made")

@@ -15,6 +15,7 @@ from typing import Any
 
 from experiments.command_line import UsageError
 from experiments.config import REGISTRIES, Config, config_to_dict, load_config
+from experiments.workers import load_grid, read_status
 from memrl.checkpoint import Checkpointer
 from memrl.memory import MEMORIES
 from memrl.tracking import read_metrics
@@ -109,12 +110,15 @@ class Arm:
 def find_runs(folders: Sequence[Path]) -> list[Run]:
     """The runs in and below `folders`, each once, in the order of their paths.
 
+    Those of cells of a grid that are not done, see `unfinished`, are left out.
+
     Raises:
       UsageError: there is no such folder, it has no run, or a `config.json` in it is not one of a run.
     """
     if not folders:
         raise UsageError("Name at least one folder of a run, or one that has runs below it.")
     found: dict[Path, Run] = {}
+    undone = unfinished(folders)
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"There is no folder {folder}.")
@@ -122,12 +126,33 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
         if not paths:
             raise UsageError(f"There is no run in {folder}: neither it nor a folder below it has a config.json.")
         for path in paths:
-            if path.resolve() not in found:
+            if path.resolve() not in found and path.resolve().parent not in undone:
                 try:
                     found[path.resolve()] = Run(path, load_config(path))
                 except ValueError as error:
                     raise UsageError(str(error)) from error
+    if not found:
+        raise UsageError(f"No cell is done: {'; '.join(undone.values())}.")
     return list(found.values())
+
+
+def unfinished(folders: Sequence[Path]) -> dict[Path, str]:
+    """The cells of grids in `folders` that are not done, by their folders, in words: which, and what has become of it.
+
+    Raises:
+      UsageError: a `grid.json` is not one of a grid.
+    """
+    found = {}
+    for folder in folders:
+        for grid in dict.fromkeys(run.parent.parent for run in map(Path.resolve, _run_folders(folder))):
+            if not (grid / "grid.json").is_file():
+                continue
+            for cell in (grid / cell.name for cell in load_grid(grid).cells):
+                here = folder.resolve()
+                status = read_status(cell)
+                if (cell.is_relative_to(here) or here.is_relative_to(cell)) and status["state"] != "done":
+                    found[cell] = f"{cell.name} is {status['state']}" + (f": {why}" if (why := status["error"]) else "")
+    return found
 
 
 def _run_folders(folder: Path) -> list[Path]:
@@ -181,6 +206,21 @@ def check_seeds(arms: Sequence[Arm]) -> None:
         raise UsageError(f"Arms can be compared only with the same seeds: {told}.")
 
 
+def check_complete(arms: Sequence[Arm]) -> None:
+    """UsageError if a run is not trained to its end."""
+    for run in (run for arm in arms for run in arm.runs):
+        if (done := Checkpointer(run.folder / "checkpoints").latest()) != run.config.num_updates:
+            raise UsageError(incomplete(run, done or 0))
+
+
+def incomplete(run: Run, done: int) -> str:
+    """What to say of a run of which only so many updates are done."""
+    return (
+        f"{run.folder} is not complete: {done} of {run.config.num_updates} updates are done. "
+        f"Go on with it: python -m experiments.run --resume {run.folder}"
+    )
+
+
 def check_evaluations(arms: Sequence[Arm]) -> None:
     """Checks that every run is complete and evaluated, and that what is compared was evaluated alike.
 
@@ -190,10 +230,7 @@ def check_evaluations(arms: Sequence[Arm]) -> None:
     runs = [run for arm in arms for run in arm.runs]
     for run in runs:
         if (done := run.evaluation["update"]) != run.config.num_updates:
-            raise UsageError(
-                f"{run.folder} is not complete: {done} of {run.config.num_updates} updates are done. "
-                f"Go on with it: python -m experiments.run --resume {run.folder}"
-            )
+            raise UsageError(incomplete(run, done))
     for arm in arms:
         _check_alike(arm.runs, budgets=True)
     for task in dict.fromkeys(arm.task for arm in arms):

@@ -27,7 +27,7 @@ from typing import Any, Protocol
 import jax
 
 from experiments.cell import Programs, program_key, train_cell
-from experiments.command_line import UsageError
+from experiments.command_line import UsageError, make_output
 from experiments.config import Config, config_from_dict, config_to_dict
 from experiments.log import say
 from experiments.run import StopRequest
@@ -67,8 +67,8 @@ class Grid:
     """The command line that said all this, for the records of its runs."""
 
     def configs(self, cell: Cell, name: str) -> list[Config]:
-        """The configs of the runs of `cell`, where the grid is called `name`."""
-        tracking = dataclasses.replace(cell.config.tracking, group=name)
+        """The configs of the runs of `cell`, where the grid is called `name`: so is its group, unless it has one."""
+        tracking = dataclasses.replace(cell.config.tracking, group=cell.config.tracking.group or name)
         return [dataclasses.replace(cell.config, seed=seed, tracking=tracking) for seed in self.seeds]
 
 
@@ -101,6 +101,8 @@ def work(folder: Path, names: Sequence[str], log: str) -> int:
     What it says goes to the file `log`. It stops, its state saved, on SIGTERM.
     """
     grid = load_grid(folder)
+    # As Ctrl-C: at once, but while a cell is trained, which then is saved first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str((folder / "cache").absolute()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
@@ -112,7 +114,10 @@ def work(folder: Path, names: Sequence[str], log: str) -> int:
             start = time.time()
             write_status(folder / name, "training", log)
             try:
-                stopped_by = train_cell(folder / name, grid.configs(cells[name], folder.name), grid.command, programs)
+                configs = grid.configs(cells[name], folder.resolve().name)
+                stopped_by = train_cell(folder / name, configs, grid.command, programs)
+            except KeyboardInterrupt:  # while it was compiled or evaluated
+                stopped_by = signal.SIGTERM
             except Exception as error:  # which says nothing about the other cells
                 traceback.print_exc()
                 write_status(folder / name, "failed", log, time.time() - start, sentence(error))
@@ -350,12 +355,7 @@ def claim(grid: Grid, folder: Path) -> None:
                 f"{folder} holds another grid: go on with it (--resume {folder}) or name another --output."
             )
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        occupied = any(folder.iterdir())
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be the folder of a grid: {error.strerror}.") from error
-    if occupied:
+    if make_output(folder, "a grid"):
         raise UsageError(f"{folder} cannot be the folder of a grid: it is not empty.")
 
 

@@ -341,6 +341,45 @@ def plot_intervals(
     return [Path(path).with_suffix(f".{kind}") for kind in FORMATS]
 
 
+class Beside(NamedTuple):
+    """A figure of ours, its interval if it has one, and the published one."""
+
+    value: float
+    low: float | None
+    high: float | None
+    published: float
+
+
+def plot_beside_published(
+    panels: Mapping[str, Mapping[str, Beside]], path: str | Path, styles: Mapping[str, Style], *, xlabel: str, note: str
+) -> list[Path]:
+    """Draws figures of policies beside published ones, a panel for each setting; as `plot_curves`.
+
+    Args:
+      panels: by setting and policy.
+      path, styles, xlabel: as for `plot_intervals`.
+      note: where the published figures are from.
+    """
+    names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
+    height = dict(zip(names, range(len(names))[::-1], strict=True))
+    with _panels(path, len(panels), 4.2, 1.0 + 0.26 * len(names), "x", FORMATS) as drawn:
+        for axes, (setting, rows) in zip(drawn, panels.items(), strict=True):
+            for name, (value, low, high, published) in rows.items():
+                style, y = styles[name], height[name]
+                if low is not None and high is not None:
+                    axes.plot([low, high], [y, y], color=style.color, linewidth=7, alpha=0.35, solid_capstyle="butt")
+                axes.plot([value], [y], "o", color=style.color, markersize=6)
+                axes.plot([published], [y], "D", color="black", fillstyle="none", markersize=7)
+            axes.set_yticks(list(height.values()), names)
+            axes.set_ylim(-0.6, len(names) - 0.4)
+            axes.set_title(setting, fontsize="medium")
+            axes.set_xlabel(xlabel)
+        ours = axes.plot([], [], "o", color="0.4", markersize=6, label="ours")
+        theirs = axes.plot([], [], "D", color="black", fillstyle="none", markersize=7, label=f"published, {note}")
+        axes.figure.legend(handles=[*ours, *theirs], loc="outside upper center", ncols=2, frameon=False)
+    return [Path(path).with_suffix(f".{kind}") for kind in FORMATS]
+
+
 def plot_matrix(
     values: np.ndarray,
     rows: Sequence[str],

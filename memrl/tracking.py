@@ -61,9 +61,7 @@ class Tracker:
           ValueError: unknown mode.
           FileExistsError: the folder has metrics already and `resume_after` is None.
         """
-        mode = os.environ.get("WANDB_MODE", mode)
-        if mode not in WANDB_MODES:
-            raise ValueError(f"The W&B mode is {mode!r}, but must be one of {', '.join(WANDB_MODES)}.")
+        mode = wandb_mode(mode)
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "metrics.jsonl"
@@ -131,6 +129,14 @@ class Tracker:
         if self._run is not None:
             self._try(self._run.finish)
             self._run = None
+
+
+def wandb_mode(mode: str) -> str:
+    """`mode`, or what the environment variable WANDB_MODE says instead; ValueError if it is none of `WANDB_MODES`."""
+    mode = os.environ.get("WANDB_MODE", mode)
+    if mode not in WANDB_MODES:
+        raise ValueError(f"The W&B mode is {mode!r}, but must be one of {', '.join(WANDB_MODES)}.")
+    return mode
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -173,7 +173,7 @@ def test_overrides_of_every_kind():
         devices=2,
         total_steps=1000,
         env=dataclasses.replace(MAIN.env, size=4, start=(1, 2), observation="coordinates", dark=False),
-        memory=dataclasses.replace(MAIN.memory, segment_length=10, jitter=0.25),
+        memory=dataclasses.replace(MAIN.memory, segment_length=10, jitter=0.25).with_capacity(MAIN.trial_length),
         ppo=dataclasses.replace(MAIN.ppo, value_clip=0.1, final_learning_rate=1e-4),
         network=dataclasses.replace(MAIN.network, encoder_features=(32, 16), head_features=(), soft_reset=False),
         tracking=dataclasses.replace(MAIN.tracking, tags=("a", "b"), wandb="disabled"),
@@ -193,12 +193,19 @@ def test_another_memory(memory):
     assert dataclasses.replace(config, memory=MAIN.memory) == MAIN
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_has_room_for_a_trial(name):
+    """Overrides are given just that, so that a config with less would change by itself."""
+    config = CONFIGS[name].config
+    assert config.memory == config.memory.with_capacity(config.trial_length)
+
+
 def test_another_memory_has_room_for_a_trial_and_takes_overrides():
     assert read("--config", "gru_gridworld", "--memory=fct", "--memory.layers", "3").memory == FCT(
         layers=3, context=100
     )
     changed = read("--config", "memo_gridworld", "--memory", "ac", "--memory.segment-length", "10")
-    assert changed.memory == AutoCompressor(segment_length=10, capacity=4)
+    assert changed.memory == AutoCompressor(segment_length=10).with_capacity(100)
 
 
 def test_another_environment():

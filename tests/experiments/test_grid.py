@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tools import finish, wait_for
 
-from experiments import command_line, grid, workers
+from experiments import command_line, grid, report, workers
 from experiments.command_line import UsageError
 from experiments.configs import CONFIGS
 from experiments.workers import Cell, Grid, batches, load_grid, read_status, save_grid
@@ -67,6 +67,17 @@ def test_configs_and_environments_are_swept_by_name():
     assert list(found) == ["env=bandit", "env=gymnax:Catch-bsuite"]
 
 
+def test_memories_have_room_for_a_trial_whatever_is_varied():
+    """Unless it is said for how much."""
+    trials = ["--sweep", "env.trial-length=100,400"]
+    fct = ["--config", "fct_gridworld", *trials]
+    assert [config.memory.context for config in cells(*fct).values()] == [100, 400]
+    assert [config.memory.context for config in cells(*fct, "--memory.context", "50").values()] == [50, 50]
+    assert [config.memory.context for config in cells(*fct, "--sweep", "memory.context=10").values()] == [10, 10]
+    memo = cells("--config", "memo_gridworld", "--sweep", "memory.segment-length=5,25")
+    assert [config.memory.capacity for config in memo.values()] == [19, 3]
+
+
 def test_values_of_several_words_and_names_with_hyphens():
     found = cells("--config", "gru_bandit", "--sweep", "network.head-features=8,16 4")
     assert [config.network.head_features for config in found.values()] == [(8,), (16, 4)]
@@ -93,6 +104,9 @@ def test_the_seeds_of_a_cell():
         (4, "mine", "gru_bandit"),
         (2, "mine", "gru_bandit"),
     ]
+    tracking = dataclasses.replace(cell.config.tracking, group="said")
+    cell = Cell("a", dataclasses.replace(cell.config, tracking=tracking))
+    assert Grid((cell,), (4,), {}).configs(cell, "mine")[0].tracking.group == "said"
 
 
 # Files
@@ -190,6 +204,7 @@ def fails(capsys, monkeypatch, *arguments: object) -> str:
         (["--seeds", "4294967296"], "seeds has 4294967296: seeds must be from 0 to 2^32 - 1."),
         (["--workers", "0"], "workers is 0: it must be at least 1."),
         (["--job", "time"], "job has 'time': it must be NAME=VALUE."),
+        (["--job", "timeout_min=3"], "job is what jobs of a cluster ask for: it needs --cluster slurm."),
         (["--outptu", "x"], "There is no option --outptu; did you mean --output?"),
         (["--grid", "gridwrld"], "There is no grid gridwrld; did you mean gridworld?"),
         (["--grid", "mine.toml"], "There is no file mine.toml."),
@@ -250,7 +265,11 @@ def test_cells_that_cannot_be_built(capsys, monkeypatch, tmp_path):
         ("[sweep]\nenv.size = [3]\n'env.size' = [4]", "mine.toml: env.size is in sweep twice."),
         ("[sweep]\nenv.size = [3", "mine.toml is not a TOML file: "),
         ("config = 3", "config is 3: it must be a text."),
+        ("[overrides]\nseeds = '0..1'", "seeds cannot be overridden; what is swept is in [sweep], and seeds in seeds."),
         ("[test]\nenv.sice = [3]", "Cannot test on env.sice. There is no field env.sice; did you mean env.size?"),
+        ("[test]\nenv.size = [3, 'many']", "Cannot test on --env.size many: --env.size: invalid literal for int()"),
+        ("[test]\nenv.size = [3, 0]", "Cannot test on --env.size 0: "),
+        ("config = 'lstm_t_maze'\n[test]\nenv.junction_flag = [true]", "lstm_t_maze cannot be tested in "),
     ],
 )
 def test_bad_files(capsys, monkeypatch, tmp_path, text, sentence):
@@ -259,6 +278,15 @@ def test_bad_files(capsys, monkeypatch, tmp_path, text, sentence):
     more = [] if "config" in text else ["--config", "gru_gridworld"]
     assert sentence in fails(capsys, monkeypatch, "--grid", "mine.toml", *more)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
+
+
+def test_a_mode_that_wandb_has_not(capsys, monkeypatch, tmp_path):
+    """Said before anything is trained, although it is no argument."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    said = fails(capsys, monkeypatch, *TINY)
+    assert said == "The W&B mode is 'dryrun', but must be one of offline, online, disabled."
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_holds_something_else(tmp_path):
@@ -371,6 +399,19 @@ def test_a_cell_that_fails_leaves_the_others_alone(finished):
 
 
 @pytest.mark.timeout(300)
+def test_a_report_of_what_is_done(finished, tmp_path, capsys):
+    """Says what is not."""
+    folder, _ = finished
+    assert report.run([str(folder), "--output", str(tmp_path)]) == 0
+    failed = "ppo.learning_rate=1e30 is failed: DivergedError: Seed 0: Training diverged: "
+    assert f"Left out: {failed}" in capsys.readouterr().out
+    assert f"Cells that are not done, and left out: {failed}" in (tmp_path / "report.md").read_text()
+    assert len(json.loads((tmp_path / "report.json").read_text())["arms"]) == 1
+    with pytest.raises(UsageError, match=r"^No cell is done: ppo\.learning_rate=1e30 is failed: "):
+        report.run([str(folder / "ppo.learning_rate=1e30")])
+
+
+@pytest.mark.timeout(300)
 def test_what_is_done_stays_and_what_failed_is_tried_again(finished, capsys):
     folder, _ = finished
     good = folder / "ppo.learning_rate=0.001"
@@ -400,6 +441,27 @@ def test_killed_and_resumed_is_the_same_grid(start, finished, tmp_path):
     for seed in (0, 1):
         one, other = (root / good / f"seed{seed}" / "evaluation.json" for root in (folder, finished[0]))
         assert one.read_text() == other.read_text()
+
+
+STOPPED_WHILE_IT_EVALUATES = """
+import os, signal, sys, time
+from pathlib import Path
+from experiments import workers
+
+def train_cell(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+workers.train_cell = train_cell
+sys.exit(workers.work(Path(sys.argv[1]), ["a", "b"], "its log"))
+"""
+
+
+def test_a_signal_while_nothing_is_trained_stops_a_worker(run_python, tmp_path):
+    """A cell that is evaluated, or compiled, is not failed by it: another worker goes on with it."""
+    save_grid(Grid(tuple(Cell(name, CONFIGS["gru_bandit"].config) for name in "ab"), (0,), {}), tmp_path)
+    assert run_python("-c", STOPPED_WHILE_IT_EVALUATES, tmp_path).returncode == 128 + signal.SIGTERM
+    assert [read_status(tmp_path / name)["state"] for name in "ab"] == ["stopped", "waiting"]
 
 
 @pytest.mark.timeout(300)

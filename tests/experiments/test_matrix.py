@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 
 import pytest
@@ -14,6 +15,7 @@ from experiments import command_line, matrix, report
 from experiments.cell import train_cell
 from experiments.command_line import UsageError
 from experiments.configs import CONFIGS
+from experiments.settings import names_of
 from memrl.evaluation import EvaluationConfig
 from memrl.memory import FCT, GRU, MemoryConfig
 from memrl.networks import NetworkConfig
@@ -139,9 +141,9 @@ def test_a_report_refuses_what_is_not_of_its_runs(mazes, tmp_path, change, sente
 
 def test_without_a_word_all_settings_and_splits_are_tested(mazes, tmp_path):
     """And what is in grid.json comes before that."""
-    arguments = ["--output", str(tmp_path)]
+    arguments = ["--output", str(tmp_path / "new")]
     assert matrix.run([str(mazes / "0"), *arguments]) == 0
-    names = [setting["name"] for setting in json.loads((tmp_path / "matrix.json").read_text())["settings"]]
+    names = [setting["name"] for setting in json.loads((tmp_path / "new" / "matrix.json").read_text())["settings"]]
     base = TMazeConfig(corridors=1, length=2)
     assert len(names) == len(set(names)) == 1 + len(base.splits())
     assert names[0] == "corridors=1, length=2"
@@ -172,14 +174,27 @@ def test_horizons_and_budgets(bandits):
 
 def test_names_tell_settings_apart():
     maze = TMazeConfig(corridors=1, length=5)
-    assert matrix.names_of([maze]) == ["t_maze"]
+    assert names_of([maze]) == ["t_maze"]
     both = [maze, RepeatFirstConfig(), dataclasses.replace(maze, length=7)]
-    assert matrix.names_of(both) == ["t_maze, length=5", "repeat_first", "t_maze, length=7"]
+    assert names_of(both) == ["t_maze, length=5", "repeat_first", "t_maze, length=7"]
     drawn = [maze, dataclasses.replace(maze, regime="uniform"), dataclasses.replace(maze, corridors=2)]
-    assert matrix.names_of(drawn) == ["corridors=1", "corridors=1, regime=uniform", "corridors=2"]
+    assert names_of(drawn) == ["corridors=1", "corridors=1, regime=uniform", "corridors=2"]
 
 
 # Bad input
+
+
+def test_runs_that_cannot_be_compared(mazes, tmp_path):
+    """Found before the first is tested."""
+    shutil.copytree(mazes / "0", tmp_path / "0")
+    shutil.copytree(mazes / "1", tmp_path / "1")
+    shutil.rmtree(tmp_path / "1" / "seed1" / "checkpoints" / "1")
+    with pytest.raises(UsageError, match=r"1/seed1 is not complete: 0 of 1 updates are done\. Go on with it: "):
+        matrix.run([str(tmp_path)])
+    shutil.rmtree(tmp_path / "1" / "seed1")
+    with pytest.raises(UsageError, match=r"the same seeds: memory=gru, env\.corridors=1 has 0, 1; "):
+        matrix.run([str(tmp_path)])
+    assert not (tmp_path / "matrix.json").exists()
 
 
 @pytest.mark.parametrize(
