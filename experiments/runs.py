@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments.command_line import UsageError
 from experiments.config import REGISTRIES, Config, config_to_dict, load_config
-from experiments.workers import load_grid, read_status
+from experiments.workers import read_status
 from memrl.checkpoint import Checkpointer
 from memrl.memory import MEMORIES
 from memrl.tracking import read_metrics
@@ -143,14 +143,17 @@ def unfinished(folders: Sequence[Path]) -> dict[Path, str]:
       UsageError: a `grid.json` is not one of a grid.
     """
     found = {}
-    for folder in folders:
-        for grid in dict.fromkeys(run.parent.parent for run in map(Path.resolve, _run_folders(folder))):
+    for folder in map(Path.resolve, folders):
+        for grid in dict.fromkeys(run.parent.parent for run in _run_folders(folder)):
             if not (grid / "grid.json").is_file():
                 continue
-            for cell in (grid / cell.name for cell in load_grid(grid).cells):
-                here = folder.resolve()
+            try:
+                cells = [grid / cell["name"] for cell in json.loads((grid / "grid.json").read_text())["cells"]]
+            except (ValueError, TypeError, KeyError) as error:
+                raise UsageError(f"{grid / 'grid.json'} is not a grid: {error}") from error
+            for cell in cells:
                 status = read_status(cell)
-                if (cell.is_relative_to(here) or here.is_relative_to(cell)) and status["state"] != "done":
+                if (cell.is_relative_to(folder) or folder.is_relative_to(cell)) and status["state"] != "done":
                     found[cell] = f"{cell.name} is {status['state']}" + (f": {why}" if (why := status["error"]) else "")
     return found
 
