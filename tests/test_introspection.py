@@ -7,7 +7,8 @@ import pytest
 from tiny import TINY_ENVIRONMENTS, tiny_memory, tiny_policy
 
 import envs
-from envs.repeat import RepeatFirstConfig
+from envs.base import Fact
+from envs.repeat import RepeatFirst, RepeatFirstConfig
 from envs.t_maze import TMazeConfig
 from memrl.introspection import (
     FEWEST,
@@ -190,6 +191,23 @@ def test_moments_before_a_fact_was_shown_are_told_apart():
     found = key.taken[:, 1:].any(axis=1)
     assert 50 < found.sum() < 100
     assert (door.taken[:, 1:].any(axis=1) <= found).all()  # a door is shown to who has the key
+
+
+def test_a_fact_that_changed_without_being_shown_has_not_been_shown(monkeypatch):
+    """The clock tells when each sample was taken: the fact changes every three steps and is shown at 0, 1 and 7."""
+
+    def facts(self, before, action, state, params):
+        return {"third": Fact(state.time // 3, jnp.isin(state.time, jnp.array([0, 1, 7])))}
+
+    monkeypatch.setattr(RepeatFirst, "facts", facts)
+    environment, params = RepeatFirstConfig(symbols=3, length=12).make()
+    policy, variables = policy_in(environment, params, Clock())
+    samples = sample_memories(policy, environment, params, variables, 12, 200, jax.random.key(3))["third"]
+    times = samples.features["state"][..., 0] - 1
+    seen = [set(times[samples.taken[:, group], group].tolist()) for group in range(samples.taken.shape[1])]
+    # Ages 0, 1, and nothing older; never shown: 3 to 6, and 9 to 11.
+    assert seen == [{3, 4, 5, 6, 9, 10, 11}, {0, 1, 7}, {2, 8}, *[set()] * (len(seen) - 3)]
+    assert (samples.value == times // 3)[samples.taken].all()
 
 
 def test_nothing_to_sample():
