@@ -3,12 +3,13 @@
 A file already there is replaced only once the new one is complete.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from memrl.plotting import save_figure
 
 SHOWN = "#D55E00"
 """Of the moments at which something was shown; like the colours below from the palette of Okabe and Ito (2008)."""
@@ -44,12 +45,12 @@ def plot_attention(maps: Mapping[str, np.ndarray], events: Events, path: Path) -
       maps: by layer, the weight of each step (second axis) at each time (first axis), `[T, T]`; see
         `memrl.introspection.attention_map`.
       events: in the same steps.
-      path: of the files, without their ending.
+      path: the file to write; its suffix is replaced.
 
     Returns:
       The files.
     """
-    return _save(attention_figure(maps, events), path)
+    return save_figure(attention_figure(maps, events), path)
 
 
 def attention_figure(maps: Mapping[str, np.ndarray], events: Events) -> Any:
@@ -88,7 +89,7 @@ def plot_gates(gates: Mapping[str, np.ndarray], events: Events, path: Path) -> l
     Returns:
       The files.
     """
-    return _save(gates_figure(gates, events), path)
+    return save_figure(gates_figure(gates, events), path)
 
 
 def gates_figure(gates: Mapping[str, np.ndarray], events: Events) -> Any:
@@ -173,7 +174,7 @@ def plot_probe(probes: Mapping[str, Mapping[str, Any]], path: Path) -> list[Path
         axes.set_ylabel("share of trials in which\nit is decoded correctly")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", frameon=False, ncols=2, fontsize="small")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 _BOUNDS = ("low", "high")
@@ -274,13 +275,3 @@ def _runs(told: np.ndarray) -> list[tuple[int, int]]:
     """The stretches of True in bool `[T]`: each its first step, and the step after its last."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], told, [False]]).astype(int)))
     return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
-
-
-def _save(figure: Any, path: Path) -> list[Path]:
-    files = [path.with_name(path.name + ending) for ending in (".png", ".svg")]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        incomplete = file.with_name(file.name + ".incomplete")
-        figure.savefig(incomplete, format=file.suffix[1:], dpi=200)
-        os.replace(incomplete, file)
-    return files
