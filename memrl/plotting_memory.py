@@ -15,6 +15,8 @@ SHOWN = "#D55E00"
 """Of the moments at which something was shown; like the colours below from the palette of Okabe and Ito (2008)."""
 UNITS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 """Of the units of a gate, where there are so few that each has a line."""
+FULLY_OPEN = {"write strength": 2}
+"""What a gate is when it is fully open, where that is not 1; by what it is called, its layer left out."""
 SOURCES = {
     "state": ("the memory's state", "#0072B2", "o-"),
     "output": ("the memory's output", "#E69F00", "s-"),
@@ -83,7 +85,7 @@ def plot_gates(gates: Mapping[str, np.ndarray], events: Events, path: Path) -> l
     """Draws how far gates were open when.
 
     Args:
-      gates: by layer and name, `[T, units]`.
+      gates: by layer and name, `[T, units]`, from 0 (closed) to 1 (open) unless `FULLY_OPEN` says otherwise.
       events, path: as for `plot_attention`.
 
     Returns:
@@ -95,33 +97,32 @@ def plot_gates(gates: Mapping[str, np.ndarray], events: Events, path: Path) -> l
 def gates_figure(gates: Mapping[str, np.ndarray], events: Events) -> Any:
     """The figure that `plot_gates` saves."""
     figure, panels = _timeline(len(gates), 1.5, events, "shown to the agent")
-    maps = {}
     for axes, (name, openness) in zip(panels, gates.items(), strict=True):
         steps, units = openness.shape
+        most = FULLY_OPEN.get(name.split(", ")[-1], 1)
         axes.set_title(name, fontsize="medium", loc="left")
         if units <= len(UNITS):
             for unit in range(units):
                 axes.step(range(steps + 1), [*openness[:, unit], openness[-1, unit]], where="post", color=UNITS[unit])
-            axes.set_ylabel("openness,\na line per head")
-            axes.margins(y=0.1)
+            axes.set_ylabel("openness,\na line per unit")
+            axes.set_ylim(-0.05 * most, 1.05 * most)
             axes.grid(axis="y", color="0.9", linewidth=0.8)
         else:
             # Units that stay closed below, units that stay open above.
             order = np.argsort(openness.mean(axis=0), kind="stable")
-            maps[name] = axes.imshow(
+            image = axes.imshow(
                 openness[:, order].T,
                 cmap="cividis",
                 vmin=0,
-                vmax=1,
+                vmax=most,
                 origin="lower",
                 aspect="auto",
                 interpolation="nearest",
                 extent=(0, steps, 0, units),
             )
             axes.set_ylabel("unit,\nsorted by mean")
-    if maps:
-        image = next(iter(maps.values()))
-        figure.colorbar(image, ax=panels, label="openness (0 closed, 1 open)", pad=0.02, aspect=30)
+            bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=12)
+            bar.set_label(f"openness\n(0 closed, {most} open)", fontsize="small")
     return figure
 
 

@@ -26,6 +26,7 @@ from memrl.introspection import (
 from memrl.memory import MEMORIES
 from memrl.memory.base import Memory, select
 from memrl.networks import ActorCritic, NetworkConfig, observation_kinds
+from memrl.plotting_memory import FULLY_OPEN
 from memrl.rollout import initial_actor_state
 
 STEPS = 14
@@ -73,12 +74,13 @@ def trace_of(name, config, **settings):
 
 @pytest.mark.parametrize("name", MEMORIES)
 def test_what_is_seen_of_each_memory(name):
-    """Attention adds up to 1 and sees the past of the episode, and nothing else."""
+    """Attention adds up to 1 and sees the past of the episode, and nothing else. Gates are in the range drawn."""
     trace = trace_of(name, RepeatFirstConfig(symbols=3, length=7))  # two episodes
     assert list(trace.attention) == ATTENTIVE.get(name, [])
     assert set(trace.gates) == GATED.get(name, set())
-    for openness in trace.gates.values():
-        assert len(openness) == STEPS and openness.ndim == 2 and np.isfinite(openness).all()
+    for gate, openness in trace.gates.items():
+        assert len(openness) == STEPS and openness.ndim == 2
+        assert (openness >= 0).all() and (openness <= FULLY_OPEN.get(gate.split(", ")[-1], 1) + 1e-6).all()
 
     time = np.arange(STEPS)
     began = time // 7 * 7

@@ -68,8 +68,22 @@ def test_what_is_written_in_the_pictures():
     }
     assert {"shown to the agent; framed: the same steps", "end of an attempt"} <= {*written}
     written = texts(gates_figure(GATES, EVENTS._replace(shown={}, over=np.zeros(STEPS, bool))))
-    assert {"forget gate", "write", "openness,\na line per head"} <= {*written}
+    assert {"forget gate", "write", "openness,\na line per unit", "openness\n(0 closed, 1 open)"} <= {*written}
     assert "shown to the agent" not in written and "end of an attempt" not in written
+
+
+@pytest.mark.parametrize("units", [2, 12])
+def test_gates_are_drawn_as_far_as_they_can_open(units):
+    """Whatever they are in the trial drawn: pictures can be compared."""
+    gates = {name: np.full((STEPS, units), 0.5) for name in ("layer 1, forget", "layer 1, write strength")}
+    panels = {axes.get_title(loc="left"): axes for axes in gates_figure(gates, EVENTS).axes}
+    for name, most in (("layer 1, forget", 1), ("layer 1, write strength", 2)):
+        axes = panels[name]
+        if units == 2:
+            assert axes.get_ylim() == pytest.approx((-0.05 * most, 1.05 * most))
+        else:
+            (image,) = axes.images
+            assert image.get_clim() == (0, most) and image.colorbar.ax.get_ylabel().endswith(f"{most} open)")
 
 
 def test_map_shows_time_to_the_right_and_what_is_attended_to_upwards():
