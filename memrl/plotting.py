@@ -316,7 +316,16 @@ def _parts(names: list[str]) -> list[list[str]]:
 def plot_costs(
     points: Mapping[str, Curve], path: str | Path, styles: Mapping[str, Style], *, xlabel: str, ylabel: str
 ) -> list[Path]:
-    """Draws what each policy reaches at each cost, on a logarithmic axis, with intervals; as `plot_curves`."""
+    """Draws what each policy reaches at each cost, on a logarithmic axis, with intervals; as `plot_curves`.
+
+    Where something costs nothing, 0 stands left of the least other cost, half a decade from the power of ten below it.
+    """
+    costs = np.concatenate([curve.x for curve in points.values()])
+    if (costs == 0).any():
+        decade = 10.0 ** np.floor(np.log10(min(costs[costs > 0], default=1)))
+        scale = {"value": "symlog", "linthresh": decade, "linscale": 0.5, "subs": range(2, 10)}
+    else:
+        scale = {"value": "log"}
     parts = _parts(list(points))
     with _panels(path, len(parts), 6.4, 3.2, "y", FORMATS) as panels:
         for axes, names in zip(panels, parts, strict=True):
@@ -328,7 +337,7 @@ def plot_costs(
                     errors = np.maximum([curve.value - curve.low, curve.high - curve.value], 0)
                 line = {"color": style.color, "linestyle": style.linestyle, "linewidth": 1.2, "label": name}
                 axes.errorbar(curve.x, curve.value, errors, marker=style.marker, markersize=5, capsize=2, **line)
-            axes.set_xscale("log")
+            axes.set_xscale(**scale)
             axes.set_xlabel(xlabel)
             axes.set_ylabel(ylabel)
             _legend_beside(axes)
