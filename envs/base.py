@@ -100,7 +100,7 @@ class Fact(NamedTuple):
     """Something that an agent must remember, as `Environment.facts` tells it."""
 
     value: jax.Array
-    """What is the case, int32 from 0 on."""
+    """What is the case in this state, int32 from 0 on."""
     shown: jax.Array
     """Whether the agent has just been told, by the observation of this state or by what came with it, bool."""
 
@@ -113,7 +113,8 @@ class Environment(environment.Environment):
         facts(before, action, state, params) -> dict[str, Fact]
 
     of the step that led from `before` by `action` to `state`. In the first state of an episode `before` is that state
-    and `action` is -1. A fact is shown where the agent observes it, not where it could guess.
+    and `action` is -1. A fact is shown where the agent observes it, not where it could guess. It may change without
+    being shown; what was shown until then is no longer the case.
     """
 
     episodic: bool = True

@@ -30,7 +30,7 @@ from memrl.statistics import wilson_interval
 ATTENTION = ("attention", "relevance", "chunks")
 """What is sown of attention; everything else that is sown is a gate."""
 NEVER = -1
-"""The age of a fact that has not been shown."""
+"""The age of a fact that, as it is now, has not been shown."""
 PROJECTED = 256
 """Numbers that are kept of a memory's state, where it has more of them."""
 TRAINING_SHARE = 0.7
@@ -310,8 +310,9 @@ def sample_memories(
 ) -> dict[str, Samples]:
     """Looks into the memories of many trials at random moments. Consumes `key`.
 
-    Group 0 of the ages are the moments before a fact was first shown; the others are those of `age_groups(length)`,
-    in steps since it was last shown. Of the moments of a trial that fall in a group, one is drawn.
+    Group 0 of the ages are the moments at which a fact, as it is then, has not been shown: before the first time, and
+    since it changed without being shown. The others are those of `age_groups(length)`, in steps since it was last
+    shown. Of the moments of a trial that fall in a group, one is drawn.
 
     Args:
       policy, environment, env_params, params: as for `memrl.evaluation.record_trial`.
@@ -330,19 +331,21 @@ def sample_memories(
     def empty(shapes: Look) -> Any:
         seen = jax.eval_shape(functools.partial(sources, policy), params, shapes)
         kept = {name: jnp.zeros((trials, groups, part.shape[-1]), jnp.float32) for name, part in seen.items()}
-        counts = jnp.zeros((trials, groups), jnp.int32)
+        latest, counts = jnp.zeros(trials, jnp.int32), jnp.zeros((trials, groups), jnp.int32)
         # The kept samples are copied for every fact: they are looked at in moments of their own.
-        return {name: (jnp.full(trials, NEVER), counts, counts, dict(kept)) for name in shapes.facts}
+        return {name: (latest, jnp.full(trials, NEVER), counts, counts, dict(kept)) for name in shapes.facts}
 
     def step(carry: tuple[Now, Any], key: jax.Array) -> tuple[tuple[Now, Any], None]:
         now, facts = carry
         now, look, _, _ = advance(policy, environment, env_params, params, now)
         seen, after = sources(policy, params, look), {}
-        for (name, (age, counts, values, kept)), key in zip(  # noqa: B020
+        for (name, (latest, age, counts, values, kept)), key in zip(  # noqa: B020
             facts.items(), jax.random.split(key, len(facts)), strict=True
         ):
             value, shown = look.facts[name]
-            age = jnp.where(look.reset | (age == NEVER), NEVER, age + 1)
+            # What was shown before a change was another fact: counted on, accuracy would fall with age by construction.
+            unknown = look.reset | (value != latest) | (age == NEVER)
+            age = jnp.where(unknown, NEVER, age + 1)
             age = jnp.where(shown, 0, age)
             group = jnp.where(age == NEVER, 0, jnp.searchsorted(firsts, age, side="right")).astype(jnp.int32)
             counts = counts.at[row, group].add(1)
@@ -351,7 +354,7 @@ def sample_memories(
             place = jnp.where(takes, group, groups)  # past the end: dropped
             values = values.at[row, place].set(value, mode="drop")
             kept = {source: kept[source].at[row, place].set(part, mode="drop") for source, part in seen.items()}
-            after[name] = (age, counts, values, kept)
+            after[name] = (value, age, counts, values, kept)
         return (now, after), None
 
     @jax.jit
@@ -360,7 +363,7 @@ def sample_memories(
         now = begin_trials(policy, environment, env_params, trials, begin_key)
         look = jax.eval_shape(functools.partial(advance, policy, environment, env_params, params), now)[1]
         (_, facts), _ = jax.lax.scan(step, (now, empty(look)), jax.random.split(moments_key, length))
-        return {name: Samples(values, counts > 0, kept) for name, (_, counts, values, kept) in facts.items()}
+        return {name: Samples(values, counts > 0, kept) for name, (_, _, counts, values, kept) in facts.items()}
 
     return jax.device_get(sample(params, key))
 
@@ -369,9 +372,9 @@ def probe(samples: Samples, ages: list[tuple[int, int]]) -> dict[str, Any] | Non
     """How often a linear classifier can tell a fact from what a memory holds, by the time since it was shown.
 
     For each source one multinomial logistic regression learns from `TRAINING_SHARE` of the trials, all ages together,
-    moments before the fact was shown left out; it is tested on the other trials. With at most one sample of a trial in
-    a group of ages, the samples of a group are independent, and intervals are binomial: Wilson's, 95%. `chance` is how
-    often the value that was most frequent in the group in training is right.
+    moments at which the fact had not been shown left out; it is tested on the other trials. With at most one sample of
+    a trial in a group of ages, the samples of a group are independent, and intervals are binomial: Wilson's, 95%.
+    `chance` is how often the value that was most frequent in the group in training is right.
 
     Args:
       samples: of one fact.
@@ -379,9 +382,9 @@ def probe(samples: Samples, ages: list[tuple[int, int]]) -> dict[str, Any] | Non
 
     Returns:
       Plain data: the number of `values` that occur, `trials` learned from, and `groups` in order of age, each with its
-      `ages` (the first and the last; `None`: before the fact was shown), the number of samples `tested`, `chance`, and
-      by source `accuracy`, `low` and `high`. Groups of fewer than `FEWEST` samples are left out. `None` if the fact was
-      not shown in enough trials, or always the same.
+      `ages` (the first and the last; `None`: the fact, as it was then, had not been shown), the number of samples
+      `tested`, `chance`, and by source `accuracy`, `low` and `high`. Groups of fewer than `FEWEST` samples are left
+      out. `None` if the fact was not shown in enough trials, or always the same.
     """
     training = np.arange(len(samples.taken)) < round(TRAINING_SHARE * len(samples.taken))
     learned = samples.taken & training[:, None]

@@ -15,6 +15,8 @@ import numpy as np
 AGENT = "#0072B2"  # from the palette of Okabe and Ito (2008), made for every kind of colour vision
 REFERENCES = (("black", "--"), ("0.45", ":"), ("0.3", "-."), ("0.6", (0, (8, 3))))
 """Colour and style of each reference line; after the last it begins again."""
+FORMATS = ("png", "svg")
+"""Of pictures that may go into a paper: all but those of the curves of one run."""
 
 
 def plot_in_context(evaluation: Mapping[str, Any], path: str | Path) -> Path:
@@ -171,7 +173,6 @@ def _panels(
     there. `width` and `height` are those of one panel.
     """
     # Not through pyplot, which would look for a display and remember every figure.
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     columns = min(number, 2)
@@ -192,16 +193,31 @@ def _panels(
         panels[0].set_ylim(bottom=min(0, panels[0].get_ylim()[0]))
     if grid == "x":
         panels[0].set_xlim(left=min(0, panels[0].get_xlim()[0]))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The same figures give the same file: no date in it, no names drawn at random.
-    settings = {"png": {"dpi": 200}, "svg": {"metadata": {"Date": None}}}
-    for kind in formats:
-        complete = path.with_suffix(f".{kind}")
-        incomplete = complete.with_name(complete.name + ".incomplete")
+    save_figure(figure, path, formats)
+
+
+def save_figure(figure: Any, path: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Saves a matplotlib figure to `path`, with each of the `formats` for its suffix.
+
+    Returns:
+      The files, in the order of the formats.
+    """
+    from matplotlib import rc_context
+
+    files = [Path(path).with_suffix(f".{kind}") for kind in formats]
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    # The same figures give the same file: no date in it, no names drawn at random, and places that are rounded, since
+    # the layout differs from call to call in the last digits.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position(original=True).bounds, 6))
+    for kind, file in zip(formats, files, strict=True):
+        incomplete = file.with_name(file.name + ".incomplete")
         with rc_context({"svg.hashsalt": "memrl"}):
-            figure.savefig(incomplete, format=kind, **settings[kind])
-        os.replace(incomplete, complete)
+            figure.savefig(incomplete, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+        os.replace(incomplete, file)
+    return files
 
 
 # Comparisons of policies. Every one has the same colour, line and marker in every picture that is given the same names.
@@ -213,7 +229,6 @@ DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP"
 CROWD = 10
 """So many policies hide each other in one plot: they get several, each with as many as there are colours."""
-FORMATS = ("png", "svg")
 FEW_POINTS = 30
 """Lines of no more points than this have markers."""
 
@@ -301,7 +316,16 @@ def _parts(names: list[str]) -> list[list[str]]:
 def plot_costs(
     points: Mapping[str, Curve], path: str | Path, styles: Mapping[str, Style], *, xlabel: str, ylabel: str
 ) -> list[Path]:
-    """Draws what each policy reaches at each cost, on a logarithmic axis, with intervals; as `plot_curves`."""
+    """Draws what each policy reaches at each cost, on a logarithmic axis, with intervals; as `plot_curves`.
+
+    Where something costs nothing, 0 stands left of the least other cost, half a decade from the power of ten below it.
+    """
+    costs = np.concatenate([curve.x for curve in points.values()])
+    if (costs == 0).any():
+        decade = 10.0 ** np.floor(np.log10(min(costs[costs > 0], default=1)))
+        scale = {"value": "symlog", "linthresh": decade, "linscale": 0.5, "subs": range(2, 10)}
+    else:
+        scale = {"value": "log"}
     parts = _parts(list(points))
     with _panels(path, len(parts), 6.4, 3.2, "y", FORMATS) as panels:
         for axes, names in zip(panels, parts, strict=True):
@@ -313,7 +337,7 @@ def plot_costs(
                     errors = np.maximum([curve.value - curve.low, curve.high - curve.value], 0)
                 line = {"color": style.color, "linestyle": style.linestyle, "linewidth": 1.2, "label": name}
                 axes.errorbar(curve.x, curve.value, errors, marker=style.marker, markersize=5, capsize=2, **line)
-            axes.set_xscale("log")
+            axes.set_xscale(**scale)
             axes.set_xlabel(xlabel)
             axes.set_ylabel(ylabel)
             _legend_beside(axes)

@@ -3,17 +3,20 @@
 A file already there is replaced only once the new one is complete.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from memrl.plotting import save_figure
+
 SHOWN = "#D55E00"
 """Of the moments at which something was shown; like the colours below from the palette of Okabe and Ito (2008)."""
 UNITS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 """Of the units of a gate, where there are so few that each has a line."""
+FULLY_OPEN = {"write strength": 2}
+"""What a gate is when it is fully open, where that is not 1; by what it is called, its layer left out."""
 SOURCES = {
     "state": ("the memory's state", "#0072B2", "o-"),
     "output": ("the memory's output", "#E69F00", "s-"),
@@ -44,12 +47,12 @@ def plot_attention(maps: Mapping[str, np.ndarray], events: Events, path: Path) -
       maps: by layer, the weight of each step (second axis) at each time (first axis), `[T, T]`; see
         `memrl.introspection.attention_map`.
       events: in the same steps.
-      path: of the files, without their ending.
+      path: the file to write; its suffix is replaced.
 
     Returns:
       The files.
     """
-    return _save(attention_figure(maps, events), path)
+    return save_figure(attention_figure(maps, events), path)
 
 
 def attention_figure(maps: Mapping[str, np.ndarray], events: Events) -> Any:
@@ -82,45 +85,44 @@ def plot_gates(gates: Mapping[str, np.ndarray], events: Events, path: Path) -> l
     """Draws how far gates were open when.
 
     Args:
-      gates: by layer and name, `[T, units]`.
+      gates: by layer and name, `[T, units]`, from 0 (closed) to 1 (open) unless `FULLY_OPEN` says otherwise.
       events, path: as for `plot_attention`.
 
     Returns:
       The files.
     """
-    return _save(gates_figure(gates, events), path)
+    return save_figure(gates_figure(gates, events), path)
 
 
 def gates_figure(gates: Mapping[str, np.ndarray], events: Events) -> Any:
     """The figure that `plot_gates` saves."""
     figure, panels = _timeline(len(gates), 1.5, events, "shown to the agent")
-    maps = {}
     for axes, (name, openness) in zip(panels, gates.items(), strict=True):
         steps, units = openness.shape
+        most = FULLY_OPEN.get(name.split(", ")[-1], 1)
         axes.set_title(name, fontsize="medium", loc="left")
         if units <= len(UNITS):
             for unit in range(units):
                 axes.step(range(steps + 1), [*openness[:, unit], openness[-1, unit]], where="post", color=UNITS[unit])
-            axes.set_ylabel("openness,\na line per head")
-            axes.margins(y=0.1)
+            axes.set_ylabel("openness,\na line per unit")
+            axes.set_ylim(-0.05 * most, 1.05 * most)
             axes.grid(axis="y", color="0.9", linewidth=0.8)
         else:
             # Units that stay closed below, units that stay open above.
             order = np.argsort(openness.mean(axis=0), kind="stable")
-            maps[name] = axes.imshow(
+            image = axes.imshow(
                 openness[:, order].T,
                 cmap="cividis",
                 vmin=0,
-                vmax=1,
+                vmax=most,
                 origin="lower",
                 aspect="auto",
                 interpolation="nearest",
                 extent=(0, steps, 0, units),
             )
             axes.set_ylabel("unit,\nsorted by mean")
-    if maps:
-        image = next(iter(maps.values()))
-        figure.colorbar(image, ax=panels, label="openness (0 closed, 1 open)", pad=0.02, aspect=30)
+            bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=12)
+            bar.set_label(f"openness\n(0 closed, {most} open)", fontsize="small")
     return figure
 
 
@@ -173,7 +175,7 @@ def plot_probe(probes: Mapping[str, Mapping[str, Any]], path: Path) -> list[Path
         axes.set_ylabel("share of trials in which\nit is decoded correctly")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", frameon=False, ncols=2, fontsize="small")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 _BOUNDS = ("low", "high")
@@ -274,13 +276,3 @@ def _runs(told: np.ndarray) -> list[tuple[int, int]]:
     """The stretches of True in bool `[T]`: each its first step, and the step after its last."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], told, [False]]).astype(int)))
     return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
-
-
-def _save(figure: Any, path: Path) -> list[Path]:
-    files = [path.with_name(path.name + ending) for ending in (".png", ".svg")]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        incomplete = file.with_name(file.name + ".incomplete")
-        figure.savefig(incomplete, format=file.suffix[1:], dpi=200)
-        os.replace(incomplete, file)
-    return files

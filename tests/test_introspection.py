@@ -7,7 +7,8 @@ import pytest
 from tiny import TINY_ENVIRONMENTS, tiny_memory, tiny_policy
 
 import envs
-from envs.repeat import RepeatFirstConfig
+from envs.base import Fact
+from envs.repeat import RepeatFirst, RepeatFirstConfig
 from envs.t_maze import TMazeConfig
 from memrl.introspection import (
     FEWEST,
@@ -25,6 +26,7 @@ from memrl.introspection import (
 from memrl.memory import MEMORIES
 from memrl.memory.base import Memory, select
 from memrl.networks import ActorCritic, NetworkConfig, observation_kinds
+from memrl.plotting_memory import FULLY_OPEN
 from memrl.rollout import initial_actor_state
 
 STEPS = 14
@@ -41,10 +43,10 @@ GATED = {
     "gru": {"reset gate", "keep gate"},
     "lstm": {"forget gate", "input gate", "output gate"},
     "gtrxl": {"layer 1, attention gate, update", "layer 1, mlp gate, update"},
-    "mlstm": {"layer 1, forget", "layer 1, log input"},
+    "mlstm": {"layer 1, forget", "layer 1, stabilised input"},
     "shm": {"layer 1, write"},
-    "deltanet": {"layer 1, write"},
-    "gated_deltanet": {"layer 1, write", "layer 1, forget"},
+    "deltanet": {"layer 1, write strength"},
+    "gated_deltanet": {"layer 1, write strength", "layer 1, forget"},
     "lru": {"layer 1, decay"},
     "s5": {"layer 1, decay"},
     "mingru": {"layer 1, decay"},
@@ -72,12 +74,13 @@ def trace_of(name, config, **settings):
 
 @pytest.mark.parametrize("name", MEMORIES)
 def test_what_is_seen_of_each_memory(name):
-    """Attention adds up to 1 and sees the past of the episode, and nothing else."""
+    """Attention adds up to 1 and sees the past of the episode, and nothing else. Gates are in the range drawn."""
     trace = trace_of(name, RepeatFirstConfig(symbols=3, length=7))  # two episodes
     assert list(trace.attention) == ATTENTIVE.get(name, [])
     assert set(trace.gates) == GATED.get(name, set())
-    for openness in trace.gates.values():
-        assert len(openness) == STEPS and openness.ndim == 2 and np.isfinite(openness).all()
+    for gate, openness in trace.gates.items():
+        assert len(openness) == STEPS and openness.ndim == 2
+        assert (openness >= 0).all() and (openness <= FULLY_OPEN.get(gate.split(", ")[-1], 1) + 1e-6).all()
 
     time = np.arange(STEPS)
     began = time // 7 * 7
@@ -190,6 +193,23 @@ def test_moments_before_a_fact_was_shown_are_told_apart():
     found = key.taken[:, 1:].any(axis=1)
     assert 50 < found.sum() < 100
     assert (door.taken[:, 1:].any(axis=1) <= found).all()  # a door is shown to who has the key
+
+
+def test_a_fact_that_changed_without_being_shown_has_not_been_shown(monkeypatch):
+    """The clock tells when each sample was taken: the fact changes every three steps and is shown at 0, 1 and 7."""
+
+    def facts(self, before, action, state, params):
+        return {"third": Fact(state.time // 3, jnp.isin(state.time, jnp.array([0, 1, 7])))}
+
+    monkeypatch.setattr(RepeatFirst, "facts", facts)
+    environment, params = RepeatFirstConfig(symbols=3, length=12).make()
+    policy, variables = policy_in(environment, params, Clock())
+    samples = sample_memories(policy, environment, params, variables, 12, 200, jax.random.key(3))["third"]
+    times = samples.features["state"][..., 0] - 1
+    seen = [set(times[samples.taken[:, group], group].tolist()) for group in range(samples.taken.shape[1])]
+    # Ages 0, 1, and nothing older; never shown: 3 to 6, and 9 to 11.
+    assert seen == [{3, 4, 5, 6, 9, 10, 11}, {0, 1, 7}, {2, 8}, *[set()] * (len(seen) - 3)]
+    assert (samples.value == times // 3)[samples.taken].all()
 
 
 def test_nothing_to_sample():

@@ -114,6 +114,16 @@ def test_what_is_kept_of_a_notebook(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_links_lead_to_files_of_the_repository(path):
+    """In Colab a relative link leads nowhere."""
+    told = "".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    addresses = re.findall(r"\]\((\S+?)\)", told)
+    assert addresses and all(address.startswith("https://") for address in addresses)
+    for file in re.findall(r"https://github.com/memrl/memrl/blob/main/(\S+?)\)", told):
+        assert (REPOSITORY / file).is_file()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_badge_opens_the_notebook(path):
     first = nbformat.read(path, as_version=4).cells[0].source
     address = re.match(r"\[!\[Open In Colab\]\(\S+\.svg\)\]\((\S+)\)\n", first)[1]

@@ -195,6 +195,20 @@ def test_costs(tmp_path, drawn):
     assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [[0.5, 1.25], [1.5, 2.25], [3.5, 4.25]]
 
 
+def test_a_policy_that_costs_nothing_is_drawn(tmp_path, drawn):
+    """A logarithm has no 0. The other costs are where they would be without it, in powers of ten."""
+    points = {"none": Curve(np.zeros(1), np.ones(1)), "memo": Curve(np.array([512.0, 5120.0, 51200.0]), X)}
+    plot_costs(points, tmp_path / "picture.png", policy_styles(NAMES), xlabel="bytes", ylabel="return")
+    axes = drawn[0]
+    left, right = axes.get_xlim()
+    assert left < 0 and right > 51200
+    shown = [tick for tick in axes.get_xticks() if left <= tick <= right]
+    assert shown == [0, 100, 1000, 10000] and axes.get_xticklabels()[0].get_text() == r"$\mathdefault{0}$"
+    nothing, *others = axes.transData.transform([(x, 0) for x in (0, 512, 5120, 51200)])[:, 0]
+    first, second = np.diff(others)
+    assert first == pytest.approx(second) and first / 2 < others[0] - nothing < 2 * first
+
+
 def test_intervals(tmp_path, drawn):
     estimates = {"gru": (0.5, 0.4, 0.7), "memo": (0.9, None, None)}
     paths = plot_intervals(estimates, tmp_path / "picture.png", policy_styles(NAMES), xlabel="score")

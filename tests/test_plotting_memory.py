@@ -38,16 +38,16 @@ def texts(figure):
 
 
 @pytest.mark.parametrize(
-    ("draw", "values"),
+    "draw",
     [
-        (lambda path: plot_attention(MAPS, EVENTS, path), MAPS),
-        (lambda path: plot_gates(GATES, EVENTS, path), GATES),
-        (lambda path: plot_probe(probes(1), path), None),
-        (lambda path: plot_probe(probes(8, groups=9), path), None),
+        lambda path: plot_attention(MAPS, EVENTS, path),
+        lambda path: plot_gates(GATES, EVENTS, path),
+        lambda path: plot_probe(probes(1), path),
+        lambda path: plot_probe(probes(8, groups=9), path),
     ],
     ids=["attention", "gates", "probe of one fact", "probe of eight"],
 )
-def test_both_files_are_written(draw, values, tmp_path):
+def test_both_files_are_written(draw, tmp_path):
     """The old ones are replaced, and nothing else is left there."""
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "picture.png").write_text("old")
@@ -57,6 +57,8 @@ def test_both_files_are_written(draw, values, tmp_path):
     with Image.open(files[0]) as image:
         assert image.format == "PNG" and image.width > 800
     assert "<svg" in files[1].read_text()
+    again = draw(tmp_path / "again" / "picture")
+    assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
 
 
 def test_what_is_written_in_the_pictures():
@@ -66,8 +68,22 @@ def test_what_is_written_in_the_pictures():
     }
     assert {"shown to the agent; framed: the same steps", "end of an attempt"} <= {*written}
     written = texts(gates_figure(GATES, EVENTS._replace(shown={}, over=np.zeros(STEPS, bool))))
-    assert {"forget gate", "write", "openness,\na line per head"} <= {*written}
+    assert {"forget gate", "write", "openness,\na line per unit", "openness\n(0 closed, 1 open)"} <= {*written}
     assert "shown to the agent" not in written and "end of an attempt" not in written
+
+
+@pytest.mark.parametrize("units", [2, 12])
+def test_gates_are_drawn_as_far_as_they_can_open(units):
+    """Whatever they are in the trial drawn: pictures can be compared."""
+    gates = {name: np.full((STEPS, units), 0.5) for name in ("layer 1, forget", "layer 1, write strength")}
+    panels = {axes.get_title(loc="left"): axes for axes in gates_figure(gates, EVENTS).axes}
+    for name, most in (("layer 1, forget", 1), ("layer 1, write strength", 2)):
+        axes = panels[name]
+        if units == 2:
+            assert axes.get_ylim() == pytest.approx((-0.05 * most, 1.05 * most))
+        else:
+            (image,) = axes.images
+            assert image.get_clim() == (0, most) and image.colorbar.ax.get_ylabel().endswith(f"{most} open)")
 
 
 def test_map_shows_time_to_the_right_and_what_is_attended_to_upwards():

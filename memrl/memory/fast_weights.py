@@ -262,6 +262,8 @@ class FastWeightLayer(nn.Module):
         recent, joined = self.project(state.recent, normed, resets)
         projected = Projected(*(self.by_head(part) for part in jnp.split(joined, 3, axis=-1)))
         memory, tokens = self.tokens(state.memory, normed, projected)
+        if self.is_mutable_collection("intermediates"):
+            self.sow_gates(memory, tokens, resets)
         memory, reads = in_chunks(self.read_chunk, self.config.chunk_length, memory, tokens, resets)
         y = self.output(self.finish(reads.astype(self.dtype), normed).reshape(x.shape))
         return LayerState(recent, memory), x + y
@@ -282,6 +284,9 @@ class FastWeightLayer(nn.Module):
     def tokens(self, state: State, x: jax.Array, projected: Projected) -> tuple[State, Any]:
         """What `read_chunk` needs of each step: a tree of `[T, B, ..]`. Draws from the state what is random."""
         raise NotImplementedError
+
+    def sow_gates(self, state: State, tokens: Any, resets: jax.Array) -> None:
+        """Sows how far gates are open; called only where somebody collects it. `state` is before the first step."""
 
     @staticmethod
     def read_chunk(state: State, tokens: Any, resets: jax.Array) -> tuple[State, jax.Array]:
@@ -461,11 +466,22 @@ class MLSTMLayer(ConvolvedLayer):
         dtype = state.log_scale.dtype
         log_forget = nn.log_sigmoid(self.forget_gate(x).astype(dtype))
         log_input = self.input_gate(x).astype(dtype)
-        self.sow("intermediates", "forget", jnp.exp(log_forget))
-        self.sow("intermediates", "log_input", log_input)
         queries, keys, values = projected
         projected = Projected(queries, keys * keys.shape[-1] ** -0.5, with_ones(values))
         return state, MLSTMTokens(projected, log_forget, log_input)
+
+    def sow_gates(self, state: MLSTMState, tokens: MLSTMTokens, resets: jax.Array) -> None:
+        """Sows `f` and, of `i`, which has no bound, what the state is written with: `i e⁻ᵐ`, from 0 to 1."""
+
+        def step(log_scale: jax.Array, gates: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            log_forget, log_input = gates
+            log_scale = jnp.maximum(jnp.maximum(log_forget + log_scale, log_input), 0)
+            return log_scale, jnp.exp(log_input - log_scale)
+
+        log_forget = jnp.where(resets[..., None], -jnp.inf, tokens.log_forget)
+        _, stabilised = jax.lax.scan(step, state.log_scale, (log_forget, tokens.log_input))
+        self.sow("intermediates", "forget", jnp.exp(tokens.log_forget))
+        self.sow("intermediates", "stabilised_input", stabilised)
 
     @staticmethod
     def read_chunk(state: MLSTMState, tokens: MLSTMTokens, resets: jax.Array) -> tuple[MLSTMState, jax.Array]:
@@ -524,12 +540,13 @@ class DeltaLayer(ConvolvedLayer):
     def tokens(self, state: jax.Array, x: jax.Array, projected: Projected) -> tuple[jax.Array, DeltaTokens]:
         queries, keys, values = projected
         write = 2 * self._open(self.write_gate(x).astype(state.dtype))
-        self.sow("intermediates", "write", write)
-        forget = None
-        if self.gated:
-            forget = self._open(self.forget_gate(x).astype(state.dtype))
-            self.sow("intermediates", "forget", forget)
+        forget = self._open(self.forget_gate(x).astype(state.dtype)) if self.gated else None
         return state, DeltaTokens(Projected(unit(queries), unit(keys), values), write, forget)
+
+    def sow_gates(self, state: jax.Array, tokens: DeltaTokens, resets: jax.Array) -> None:
+        self.sow("intermediates", "write_strength", tokens.write)
+        if self.gated:
+            self.sow("intermediates", "forget", tokens.forget)
 
     def _open(self, z: jax.Array) -> jax.Array:
         """How far a gate is open, from 0 to 1."""

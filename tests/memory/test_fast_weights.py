@@ -348,6 +348,24 @@ def test_mlstm_forgets_what_is_beyond_the_range_of_numbers():
     assert all(np.isfinite(g).all() for g in gradient)
 
 
+def test_input_gate_of_mlstm_is_sown_as_the_state_is_written_with_it():
+    params, _, xs, used, _ = run(CONFIGS["mlstm"])
+    memory = CONFIGS["mlstm"].build(jnp.float64)
+    (after, _), sown = memory.apply({"params": params}, used, xs, RESETS, method="unroll", mutable=["intermediates"])
+    (openness,) = sown["intermediates"]["layers_0"]["stabilised_input"]
+    params = jax.tree.map(np.asarray, params)
+    p = params["layers_0"]
+    x = rms_norm(p["norm"], dense(params["input_projection"], np.asarray(xs)))
+    log_input, log_forget = dense(p["input_gate"], x), np.log(sigmoid(dense(p["forget_gate"], x)))
+    log_scale = np.array(used[0].memory.log_scale)
+    for time in range(STEPS):
+        log_scale[RESETS[time]] = 0
+        log_scale = np.maximum(np.maximum(log_forget[time] + log_scale, log_input[time]), 0)
+        np.testing.assert_allclose(openness[time], np.exp(log_input[time] - log_scale), rtol=1e-6)
+    np.testing.assert_allclose(after[0].memory.log_scale, log_scale, rtol=1e-6, atol=1e-12)  # that of the state
+    assert log_input.max() > 0.5 and openness.max() == 1
+
+
 def test_gates_start_long():
     for config in (MLSTM(8, 1, 4), GatedDeltaNet(8, 1, 4)):
         memory = config.build()
