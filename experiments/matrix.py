@@ -49,6 +49,7 @@ from memrl.evaluation import (
     player_subject,
     policy_subject,
 )
+from memrl.files import write_text
 from memrl.memory import MemoryConfig
 from memrl.plotting import plot_matrix
 from memrl.sharding import device_mesh
@@ -117,9 +118,7 @@ def run(arguments: Sequence[str]) -> int:
     result = measure(arms, columns, config, folder)
     write_json(folder / "matrix.json", result)
     text = table(result)
-    incomplete = folder / ".matrix.md.incomplete"
-    incomplete.write_text(text)
-    os.replace(incomplete, folder / "matrix.md")
+    write_text(folder / "matrix.md", text)
     draw(folder / "matrix.png", result)
     print(f"\n{text}\nWritten to {folder}: matrix.json, matrix.md, matrix.png, matrix.svg")
     return 0

@@ -13,7 +13,6 @@ that is there already is replaced file by file.
 """
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +26,7 @@ from experiments.matrix import find_matrices
 from experiments.report_figures import draw
 from experiments.report_text import Page
 from experiments.runs import check_evaluations, check_seeds, find_runs, group, unfinished
+from memrl.files import write_text
 from memrl.tracking import write_json
 
 
@@ -59,9 +59,7 @@ def run(arguments: Sequence[str]) -> int:
     write_json(folder / "report.json", figures)
     pictures = draw(folder, figures)
     text = Page(figures, pictures).text()
-    incomplete = folder / ".report.md.incomplete"
-    incomplete.write_text(text)
-    os.replace(incomplete, folder / "report.md")
+    write_text(folder / "report.md", text)
     number = sum(len(arm.runs) for arm in arms)
     print(
         f"{number} run{'s' * (number > 1)} in {len(arms)} arm{'s' * (len(arms) > 1)}. Written to {folder}: report.md, "

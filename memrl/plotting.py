@@ -3,7 +3,6 @@
 Those of one run are PNG files; those that compare runs are written as PNG and as SVG.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from memrl.files import replacing
 
 AGENT = "#0072B2"  # from the palette of Okabe and Ito (2008), made for every kind of colour vision
 REFERENCES = (("black", "--"), ("0.45", ":"), ("0.3", "-."), ("0.6", (0, (8, 3))))
@@ -213,10 +214,8 @@ def save_figure(figure: Any, path: str | Path, formats: Sequence[str] = FORMATS)
     for axes in figure.axes:
         axes.set_position(np.round(axes.get_position(original=True).bounds, 6))
     for kind, file in zip(formats, files, strict=True):
-        incomplete = file.with_name(file.name + ".incomplete")
-        with rc_context({"svg.hashsalt": "memrl"}):
+        with replacing(file) as incomplete, rc_context({"svg.hashsalt": "memrl"}):
             figure.savefig(incomplete, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
-        os.replace(incomplete, file)
     return files
 
 

@@ -1,10 +1,11 @@
 """Animations of what an agent does."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from memrl.files import replacing
 
 CAPTION_HEIGHT = 20  # pixels
 
@@ -29,10 +30,9 @@ def save_gif(path, frames: Sequence[np.ndarray], frames_per_second: float = 10, 
     if captions:
         images = [_with_caption(image, caption) for image, caption in zip(images, captions, strict=True)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    incomplete = path.with_name(path.name + ".incomplete")
     duration = round(100 / frames_per_second) * 10  # milliseconds
-    images[0].save(incomplete, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
-    os.replace(incomplete, path)
+    with replacing(path) as incomplete:
+        images[0].save(incomplete, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
     return path
 
 

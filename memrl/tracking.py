@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 import memrl
+from memrl.files import write_text
 
 WANDB_MODES = ("offline", "online", "disabled")
 
@@ -67,7 +68,7 @@ class Tracker:
         path = self.folder / "metrics.jsonl"
         if resume_after is not None:
             kept = [line for line in read_metrics(path) if line["update"] <= resume_after] if path.exists() else []
-            _replace(path, "".join(json.dumps(line) + "\n" for line in kept))
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         elif path.exists():
             raise FileExistsError(f"{self.folder} already holds the metrics of a run; resume it or use another folder.")
         self._file = path.open("a", buffering=1)
@@ -84,7 +85,7 @@ class Tracker:
         id_file = self.folder / "wandb" / "run_id"
         if not id_file.exists():
             id_file.parent.mkdir(exist_ok=True)
-            _replace(id_file, secrets.token_hex(4))
+            write_text(id_file, secrets.token_hex(4))
         settings = wandb.Settings(
             silent=True,  # otherwise it first asks the server whose account this is, without a time limit
             console="off",  # what is printed is redrawn progress, and this would put pipes around stdout
@@ -160,7 +161,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
     Besides what JSON has, `value` may hold tuples, paths and NumPy or JAX arrays. NaN and infinity become null.
     """
-    _replace(Path(path), json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    write_text(Path(path), json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
 
 
 def environment_record() -> dict[str, Any]:
@@ -204,10 +205,3 @@ def _plain(value: Any) -> Any:
         case Path():
             return str(value)
     return value
-
-
-def _replace(path: Path, text: str) -> None:
-    """Gives a file new content, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
