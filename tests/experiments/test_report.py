@@ -83,12 +83,12 @@ def test_the_tool_in_a_process_of_its_own(tmp_path, run_python):
     process = run_python("-m", "experiments.report", tmp_path)
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout == (
-        f"1 run in 1 arm. Written to {tmp_path / 'report'}: report.md, report.json, 2 figures as PNG and SVG.\n"
+        f"1 run in 1 arm. Written to {tmp_path / 'report'}: report.md, report.json, 3 figures as PNG and SVG.\n"
     )
     assert (tmp_path / "report" / "notes.txt").read_text() == "old"
     (tmp_path / "report" / "notes.txt").unlink()
     numbers, text, pictures = written(tmp_path / "report")
-    assert pictures == ["learning_curves", "settings"]
+    assert pictures == ["learning_curves", "published", "settings"]
     assert "One seed only, 2: there are no intervals" in text and "[0." not in text
     assert table(text, "### In the setting trained in") == [
         ["policy", "success", "return", "return, share of oracle"],
