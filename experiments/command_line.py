@@ -142,6 +142,7 @@ def _select(arguments: Sequence[str]) -> Config:
         windows = next(n for n in range(config.evaluation.windows_per_trial, 0, -1) if config.trial_length % n == 0)
         evaluation = dataclasses.replace(config.evaluation, windows_per_trial=windows)
         config = dataclasses.replace(config, evaluation=evaluation)
+    # What `--help` shows; other overrides may change it once more, see `_with_room`.
     return dataclasses.replace(config, memory=config.memory.with_capacity(config.trial_length))
 
 

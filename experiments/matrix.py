@@ -6,7 +6,8 @@
 Policies face the product of the `--test` fields; if none are given, those that the grid's file names, else all settings
 that any of them was trained in, and their splits. Where trials are a fixed number of steps they can be made longer
 (`--horizons`), and memories can be given room for less (`--budgets`, in trials of the trained length). A policy that
-cannot read the observations of a setting has no figures there.
+cannot read the observations of a setting has no figures there; cells of a grid that are not done are named, and left
+out.
 
 All seeds and all settings of an environment use the same compiled programs, one for each size of a memory. The tasks
 are the same for all, so that differences are paired. It writes into the (first) folder, where `experiments.report`
@@ -33,7 +34,7 @@ from experiments.command_line import UsageError, make_output
 from experiments.config import make_policy
 from experiments.grid import read_sweep
 from experiments.run import build, first_difference, identity
-from experiments.runs import Arm, Run, check_complete, check_seeds, find_runs, group
+from experiments.runs import Arm, Run, check_complete, check_seeds, find_runs, group, unfinished
 from experiments.settings import Sweeps, check_faced, faced, made, names_of, tested
 from experiments.workers import load_grid
 from memrl.checkpoint import Checkpointer
@@ -95,6 +96,8 @@ def run(arguments: Sequence[str]) -> int:
     if not options.folders:
         raise UsageError("Name the folder of a grid: python -m experiments.matrix GRID.")
     arms = group(find_runs(options.folders))
+    for cell in unfinished(options.folders).values():
+        print(f"Left out: {cell}")
     check_seeds(arms)
     check_complete(arms)
     tests = read_tests(options)

@@ -181,6 +181,18 @@ def test_names_tell_settings_apart():
     assert names_of(drawn) == ["corridors=1", "corridors=1, regime=uniform", "corridors=2"]
 
 
+def test_cells_that_are_not_done_are_named(mazes, tmp_path, capsys):
+    grid = tmp_path / "grid"
+    shutil.copytree(mazes, grid)
+    (grid / "grid.json").write_text(json.dumps({"test": {}, "cells": [{"name": "0"}, {"name": "1"}]}))
+    for cell, state, error in (("0", "done", None), ("1", "failed", "Its worker was killed.")):
+        (grid / cell / "status.json").write_text(json.dumps({"state": state, "error": error}))
+    assert matrix.run([str(grid), "--test", "env.corridors=1"]) == 0
+    assert "Left out: 1 is failed: Its worker was killed.\n" in capsys.readouterr().out
+    (arm,) = json.loads((grid / "matrix.json").read_text())["arms"]
+    assert {run["folder"] for run in arm["runs"]} == {"0/seed0", "0/seed1"}
+
+
 # Bad input
 
 
