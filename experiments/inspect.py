@@ -26,19 +26,19 @@ from experiments import command_line
 from experiments.command_line import UsageError
 from experiments.config import config_to_dict, load_config, make_policy
 from experiments.evaluate import load_params
-from memrl import plotting_memory
 from memrl.evaluation import is_episodic
 from memrl.introspection import (
     PROJECTED,
     TRAINING_SHARE,
     Trace,
+    accuracy_by_age,
     age_groups,
     attention_map,
-    probe,
     sample_memories,
     state_size,
     trace_trial,
 )
+from memrl.plotting import memory as plotting_memory
 from memrl.rendering import save_gif
 from memrl.tracking import write_json
 
@@ -194,7 +194,7 @@ def probe_run(
     """Probes `trials` trials for every fact; returns what to write down, and the names of the files."""
     samples = sample_memories(policy, environment, env_params, params, steps, trials, key)
     ages = age_groups(steps)
-    found = {fact: probe(looks, ages) for fact, looks in samples.items()}
+    found = {fact: accuracy_by_age(looks, ages) for fact, looks in samples.items()}
     probes = {fact: result for fact, result in found.items() if result is not None}
     size = state_size(policy.memory)
     state = f"{PROJECTED} random projections of the {size}" if size > PROJECTED else f"the {size}"

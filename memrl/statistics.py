@@ -11,6 +11,7 @@ The interquartile mean and the bootstrap are SciPy's, which JAX brings along. Th
 has not been released since 2024 and cannot be imported beside pandas 3; its draws cannot be repeated.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -47,6 +48,11 @@ def interquartile_curve(scores: ArrayLike) -> Estimate:
     Whole curves are drawn again.
     """
     return _bootstrap([_matrix(scores).T], _trimmed_mean)
+
+
+def standard_error(values: np.ndarray) -> np.ndarray:
+    """The standard error of the mean over the last axis of `[.., B]`, B at least 2."""
+    return values.std(axis=-1, ddof=1) / math.sqrt(values.shape[-1])
 
 
 def wilson_interval(hits: ArrayLike) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import envs
-from memrl.memory.hcam import ChunkAttention, Chunks
+from memrl.memory.chunk_attention import ChunkAttention, Chunks
 
 pytestmark = pytest.mark.golden
 

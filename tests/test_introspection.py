@@ -15,10 +15,10 @@ from memrl.introspection import (
     PROJECTED,
     Attention,
     Samples,
+    accuracy_by_age,
     age_groups,
     attention_map,
     flatten_state,
-    probe,
     sample_memories,
     state_size,
     trace_trial,
@@ -26,7 +26,7 @@ from memrl.introspection import (
 from memrl.memory import MEMORIES
 from memrl.memory.base import Memory, select
 from memrl.networks import ActorCritic, NetworkConfig, observation_kinds
-from memrl.plotting_memory import FULLY_OPEN
+from memrl.plotting.memory import FULLY_OPEN
 from memrl.rollout import initial_actor_state
 
 STEPS = 14
@@ -249,7 +249,7 @@ def planted(trials=400, values=4):
 
 
 def test_probe_finds_what_is_there_and_nothing_else():
-    result = probe(planted(), [(0, 0), (1, 1)])
+    result = accuracy_by_age(planted(), [(0, 0), (1, 1)])
     before, now, later = result["groups"]
     assert (result["values"], result["trials"]) == (4, 280)
     assert [group["ages"] for group in result["groups"]] == [None, [0, 0], [1, 1]]
@@ -265,18 +265,18 @@ def test_probe_is_tested_on_other_trials_than_it_learns_from():
     """Features that name the trial let a classifier learn by heart what it is asked, if it may."""
     samples = planted(100)
     named = np.broadcast_to(100 * np.eye(100, dtype=np.float32)[:, None], (100, 3, 100))
-    result = probe(samples._replace(features={"state": named}), [(0, 0), (1, 1)])
+    result = accuracy_by_age(samples._replace(features={"state": named}), [(0, 0), (1, 1)])
     for group in result["groups"]:
         assert group["state"]["accuracy"] < 0.6
 
 
 def test_probe_without_enough_to_go_by():
     samples = planted(100)
-    assert probe(samples._replace(value=np.ones_like(samples.value)), [(0, 0), (1, 1)]) is None
-    assert probe(samples._replace(taken=np.zeros_like(samples.taken)), [(0, 0), (1, 1)]) is None
+    assert accuracy_by_age(samples._replace(value=np.ones_like(samples.value)), [(0, 0), (1, 1)]) is None
+    assert accuracy_by_age(samples._replace(taken=np.zeros_like(samples.taken)), [(0, 0), (1, 1)]) is None
     taken = samples.taken.copy()
     taken[70 + FEWEST - 1 :, 2] = False
-    groups = probe(samples._replace(taken=taken), [(0, 0), (1, 1)])["groups"]
+    groups = accuracy_by_age(samples._replace(taken=taken), [(0, 0), (1, 1)])["groups"]
     assert [group["ages"] for group in groups] == [None, [0, 0]]
 
 

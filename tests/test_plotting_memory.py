@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from memrl.plotting_memory import (
+from memrl.plotting.memory import (
     Events,
     Film,
     attention_figure,

@@ -1,14 +1,19 @@
 """Memories: one file per family, one contract (`memrl.memory.base`), one registry."""
 
 from memrl.memory.base import Memory, MemoryConfig, rows, state_bytes_per_env
-from memrl.memory.fast_weights import MLSTM, DeltaNet, GatedDeltaNet, LinearAttention
+from memrl.memory.delta_rule import DeltaNet, GatedDeltaNet
+from memrl.memory.ffm import FFM
 from memrl.memory.frame_stack import FrameStack
 from memrl.memory.hcam import HCAM
-from memrl.memory.linear_recurrence import FFM, LRU, S5, MinGRU
+from memrl.memory.linear_attention import LinearAttention
+from memrl.memory.lru import LRU
+from memrl.memory.memo import RMT, AutoCompressor, Memo
+from memrl.memory.mingru import MinGRU
+from memrl.memory.mlstm import MLSTM
 from memrl.memory.none import NoMemory
 from memrl.memory.recurrent import GRU, LSTM, Elman
+from memrl.memory.s5 import S5
 from memrl.memory.shm import SHM
-from memrl.memory.summary import RMT, AutoCompressor, Memo
 from memrl.memory.transformer import FCT
 from memrl.memory.transformer_xl import GTrXL, TrXL
 

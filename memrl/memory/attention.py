@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from memrl.memory.base import parameter_dtype
+from memrl.memory.layers import check_sizes, rms_norm
 
 
 class KeysValues(NamedTuple):
@@ -35,19 +36,6 @@ class Block(NamedTuple):
 
 Sink = Literal["none", "key", "key_value"]
 """Which parts of the sink of an attention layer are learned."""
-
-
-def check_sizes(config: Any, sizes: Sequence[str]) -> None:
-    """Refuses sizes below 1: raises ValueError naming the field."""
-    for name in sizes:
-        if getattr(config, name) < 1:
-            raise ValueError(f"memory.{name} is {getattr(config, name)}: it must be at least 1.")
-
-
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuses a `value` of the field `name` that is not allowed: raises ValueError."""
-    if value not in allowed:
-        raise ValueError(f"memory.{name} is {value!r}: it must be one of {', '.join(allowed)}.")
 
 
 def check_transformer(config: Any, sizes: Sequence[str]) -> None:
@@ -155,12 +143,6 @@ def finite(values: jax.Array) -> jax.Array:
     selection; its value must not reach the tokens that cannot see it.
     """
     return jnp.where(jnp.isfinite(values), values, 0)
-
-
-def rms_norm(dtype: jnp.dtype) -> nn.RMSNorm:
-    """Root-mean-square normalisation (arXiv 1910.07467), its statistics in float32 at least."""
-    # Flax's own switch to float32 asks for an implicit promotion that does not exist from float64.
-    return nn.RMSNorm(dtype=dtype, param_dtype=parameter_dtype(dtype), force_float32_reductions=dtype != jnp.float64)
 
 
 class TransformerLayer(nn.Module):

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from memrl.memory.base import parameter_dtype
-from memrl.memory.fast_weights import FastWeightConfig, FastWeightLayer, Projected
+from memrl.memory.chunkwise import Projected
+from memrl.memory.fast_weights import FastWeightConfig, FastWeightLayer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,18 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memrl.memory.attention import (
-    Block,
-    KeysValues,
-    Sink,
-    TransformerLayer,
-    alibi,
-    check_choice,
-    check_transformer,
-    rms_norm,
-    rotation,
-)
+from memrl.memory.attention import Block, KeysValues, Sink, TransformerLayer, alibi, check_transformer, rotation
 from memrl.memory.base import Memory, MemoryConfig, parameter_dtype
+from memrl.memory.layers import check_choice, rms_norm
 from memrl.memory.window import View, WindowMemory
 
 Positions = Literal["rotary", "learned", "alibi", "none"]

@@ -28,8 +28,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memrl.memory.attention import Block, KeysValues, attend, check_sizes, finite
+from memrl.memory.attention import Block, KeysValues, attend, finite
 from memrl.memory.base import Memory, MemoryConfig, parameter_dtype
+from memrl.memory.layers import check_sizes
 from memrl.memory.window import View, WindowMemory
 
 

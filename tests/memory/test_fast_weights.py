@@ -7,21 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memrl.memory.fast_weights import (
-    MLSTM,
-    DeltaLayer,
-    DeltaNet,
-    DeltaTokens,
-    GatedDeltaNet,
-    LinearAttention,
-    LinearAttentionLayer,
-    MLSTMLayer,
-    MLSTMTokens,
-    Projected,
-    in_chunks,
-    unit_lower_inverse,
-    with_ones,
-)
+from memrl.memory.chunkwise import Projected, in_chunks, unit_lower_inverse
+from memrl.memory.delta_rule import DeltaLayer, DeltaNet, DeltaTokens, GatedDeltaNet
+from memrl.memory.fast_weights import with_ones
+from memrl.memory.linear_attention import LinearAttention, LinearAttentionLayer
+from memrl.memory.mlstm import MLSTM, MLSTMLayer, MLSTMTokens
 from memrl.memory.shm import SHM, theta_rows
 
 STEPS, BATCH, INPUTS = 11, 3, 5

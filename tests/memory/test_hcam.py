@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from memrl.memory import HCAM
-from memrl.memory.hcam import ChunkAttention, Chunks, summarise
+from memrl.memory.chunk_attention import ChunkAttention, Chunks, summarise
 
 TINY = {"features": 8, "layers": 1, "heads": 2, "mlp_features": 8}
 INPUTS = 3

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memrl.memory import linear_recurrence
-from memrl.memory.linear_recurrence import FFM, LRU, S5, MinGRU, linear_scan
+from memrl.memory import FFM, LRU, S5, MinGRU
+from memrl.memory import linear_scan as linear_scan_module
+from memrl.memory.linear_scan import linear_scan
 
 FORMS = ("sequential", "associative", "chunked")
 BATCH = 3
@@ -43,7 +44,7 @@ def problem(rng, steps, dtype=np.float64, decays=(None, BATCH, 4), width=(4,)):
 
 @pytest.fixture
 def short_chunks(monkeypatch):
-    monkeypatch.setattr(linear_recurrence, "CHUNK", 5)
+    monkeypatch.setattr(linear_scan_module, "CHUNK", 5)
 
 
 SHAPES = {

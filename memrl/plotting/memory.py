@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from memrl.plotting import save_figure
+from memrl.plotting.figure import save_figure
 
 SHOWN = "#D55E00"
 """Of the moments at which something was shown; like the colours below from the palette of Okabe and Ito (2008)."""
@@ -130,7 +130,7 @@ def plot_probe(probes: Mapping[str, Mapping[str, Any]], path: Path) -> list[Path
     """Draws how often facts can be told from a memory, by the time since they were shown.
 
     Args:
-      probes: by fact, as returned by `memrl.introspection.probe`.
+      probes: by fact, as returned by `memrl.introspection.accuracy_by_age`.
       path: as for `plot_attention`.
 
     Returns:

@@ -1,0 +1,211 @@
+"""What happens in a memory, step by step: what is attended to, and how far gates are open."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memrl.environment import is_episodic
+from memrl.evaluation.recording import Recording
+from memrl.memory.attention import ring_index
+from memrl.memory.base import Memory, State
+from memrl.memory.hcam import ChunkMemory
+from memrl.memory.summary import SummaryMemory
+from memrl.memory.window import WindowMemory
+from memrl.networks import ActorCritic
+from memrl.rollout import ActorState, initial_actor_state, rollout
+
+ATTENTION = ("attention", "relevance", "chunks")
+"""What is sown of attention; everything else that is sown is a gate."""
+
+
+class Attention(NamedTuple):
+    """What is attended to: `N` items, each one step or several that are remembered as one."""
+
+    weights: jax.Array
+    """Mean over heads, `[.., N]`, of sum 1, or 0 where there is nothing to attend to."""
+    begin: jax.Array
+    """The step, counted from the start of acting, at which each item begins, int32 `[.., N]`; -1 if it is none."""
+    end: jax.Array
+    """The step before which it ends."""
+
+
+class Trace(NamedTuple):
+    """`T` steps from the start of a trial."""
+
+    recording: Recording
+    """What spectators see."""
+    shown: dict[str, np.ndarray]
+    """By fact: whether the agent was told with the input of the step, bool `[T]`."""
+    attention: dict[str, Attention]
+    """By layer, `[T, N]`; empty without attention."""
+    gates: dict[str, np.ndarray]
+    """By layer and gate: how far each unit is open, `[T, units]`; empty without gates."""
+
+
+class Now(NamedTuple):
+    """Acting, one step at a time: the actor, and what led to where it is."""
+
+    actor: ActorState
+    before: Any
+    """The environment's states before the latest step; those of now at the start of an episode."""
+
+
+class Look(NamedTuple):
+    """What one step shows of `B` trials, all that the memory read included."""
+
+    reset: jax.Array
+    """Whether a trial began, bool `[B]`."""
+    memory: State
+    """The memory after reading."""
+    output: jax.Array
+    """What it said, `[B, F]`."""
+    inputs: Any
+    """What the policy read."""
+    facts: dict[str, tuple[jax.Array, jax.Array]]
+    """Values and whether they were shown, `[B]` each."""
+
+
+def begin_trials(policy: ActorCritic, environment: Any, env_params: Any, batch: int, key: jax.Array) -> Now:
+    """`batch` trials at their start. Consumes `key`."""
+    actor = initial_actor_state(policy, environment, env_params, batch, key)
+    return Now(actor, actor.environment)
+
+
+def advance(
+    policy: ActorCritic, environment: Any, env_params: Any, params: Any, now: Now
+) -> tuple[Now, Look, dict[str, Any], tuple[jax.Array, jax.Array]]:
+    """One step: where it leads, what it shows, what the memory sowed, and rewards and ends `[B]`."""
+    actor = now.actor
+    # The rollout computes the same once more, unless the compiler sees that it is the same.
+    (_, outputs), sown = policy.apply(
+        params, actor.memory, actor.inputs, actor.reset, method="step", mutable=["intermediates"]
+    )
+    following, trajectory = rollout(policy, environment, env_params, params, actor, 1)
+    look = Look(actor.reset, following.memory, outputs.features, actor.inputs, facts_of(environment, env_params, now))
+    before = jax.tree.map(
+        lambda new, old: jnp.where(following.reset.reshape(-1, *(1,) * (new.ndim - 1)), new, old),
+        following.environment,
+        actor.environment,
+    )
+    sown = sown.get("intermediates", {}).get("memory", {})
+    return Now(following, before), look, sown, (trajectory.reward[0], trajectory.over[0])
+
+
+def facts_of(environment: Any, env_params: Any, now: Now) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """What the environment tells of its facts; empty if it tells none."""
+    if not hasattr(environment, "facts"):
+        return {}
+    actor = now.actor
+    facts = jax.vmap(environment.facts, (0, 0, 0, None))(now.before, actor.inputs.action, actor.environment, env_params)
+    return {name: tuple(fact) for name, fact in facts.items()}
+
+
+def in_one_trial(environment: Any, env_params: Any, length: int) -> Any:
+    """`env_params` with which `length` steps are all of one trial, if trials are a fixed number of steps."""
+    if is_episodic(environment):
+        return env_params
+    # A trial that ended with its last step would have been reset by then.
+    return env_params.replace(max_steps_in_episode=jnp.int32(length + 1))
+
+
+def trace_trial(
+    policy: ActorCritic, environment: Any, env_params: Any, params: Any, length: int, key: jax.Array
+) -> Trace:
+    """Follows `length` steps from the start of a trial. Consumes `key`.
+
+    If trials are a fixed number of steps, all are of one trial; else episodes follow each other.
+    """
+    env_params = in_one_trial(environment, env_params, length)
+
+    def step(now: Now, _: None) -> tuple[Now, Any]:
+        memory = now.actor.memory
+        now, look, sown, (reward, over) = advance(policy, environment, env_params, params, now)
+        shown = {name: told[0] for name, (_, told) in look.facts.items()}
+        seen = attention_of(policy.memory, memory, sown)
+        return now, (now.actor.environment, reward[0], over[0], shown, seen, gates_of(sown))
+
+    @jax.jit
+    def trace(params: Any, key: jax.Array) -> tuple[Any, Any]:
+        now = begin_trials(policy, environment, env_params, 1, key)
+        return now.actor.environment, jax.lax.scan(step, now, length=length)[1]
+
+    first, (states, reward, over, shown, attention, gates) = jax.device_get(trace(params, key))
+    states = jax.tree.map(lambda start, rest: np.concatenate([start, rest[:, 0]]), first, states)
+    return Trace(Recording(states, reward, over), shown, attention, gates)
+
+
+def attention_of(memory: Memory, state: State, sown: Mapping[str, Any]) -> dict[str, Attention]:
+    """What one step attended to, by layer; empty for memories without attention.
+
+    Args:
+      memory: of one environment.
+      state: the state before the step.
+      sown: what the step sowed.
+    """
+    if "attention" not in sown:
+        return {}
+    weights = sown["attention"][0][0].mean(axis=1)[:, 0]  # [layers, slots]
+    config, what = memory.config, ""
+    match memory:
+        case SummaryMemory():
+            length = config.longest_segment
+            sets = jnp.repeat(ring_index(state.segment, memory.capacity), config.summary_tokens)
+            tokens = state.segment * length + jnp.arange(length, dtype=jnp.int32)
+            begin = jnp.concatenate([jnp.where(sets < 0, -1, sets * length), tokens])
+            end = begin + jnp.concatenate([jnp.full_like(sets, length), jnp.ones_like(tokens)])
+            what = f": steps and, as blocks, summaries of {length} steps"
+        case WindowMemory():
+            begin = ring_index(state.clock + 1, config.context)
+            if getattr(config, "sink", "none") != "none":
+                begin = jnp.concatenate([jnp.array([-1], jnp.int32), begin])
+            end = begin + 1
+        case ChunkMemory():
+            begin = ring_index(state.clock + 1, config.window)
+            end = begin + 1
+            what = ": the window"
+        case _:
+            return {}
+    seen = {}
+    for layer, of_layer in enumerate(weights):
+        seen[f"layer {layer + 1}{what}"] = Attention(of_layer, begin, end)
+        if isinstance(memory, ChunkMemory):
+            chunks, relevance = sown["chunks"][0][0, layer, 0], sown["relevance"][0][0, layer, 0]  # [k]
+            first = jnp.where(chunks < 0, -1, chunks * config.chunk_length)
+            name = f"layer {layer + 1}: chunks of {config.chunk_length} steps"
+            seen[name] = Attention(relevance, first, first + config.chunk_length)
+    return seen
+
+
+def attention_map(attention: Attention, steps: int) -> np.ndarray:
+    """The weight of whatever holds each step, float32 `[T, steps]`, from `[T, N]`; 0 where nothing does.
+
+    Items that hold the same steps, such as the tokens of one summary, count together. The weight of an item that holds
+    several steps is given at each of them: rows of such a map have no sum of 1.
+    """
+    weights, begin, end = (np.asarray(part) for part in attention)
+    seen = np.zeros((len(weights), steps + 1), np.float32)
+    time = np.arange(len(weights))[:, None]
+    for offset in range(int((end - begin).max(initial=0))):
+        there = (begin >= 0) & (begin + offset < np.minimum(end, steps))
+        np.add.at(seen, (time, np.where(there, begin + offset, steps)), weights)
+    return seen[:, :steps]
+
+
+def gates_of(sown: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The gates that one step of one environment sowed, `[units]`, by layer and name."""
+    gates = {}
+    for path, value in jax.tree.leaves_with_path(sown):
+        names = [part.key for part in path if isinstance(part, jax.tree_util.DictKey)]
+        if names[-1] not in ATTENTION:
+            gates[", ".join(filter(None, map(_title, names)))] = value.reshape(-1)
+    return gates
+
+
+def _title(name: str) -> str:
+    """What a part of a memory is called in pictures; empty where it goes without saying."""
+    if name.startswith("layers_"):
+        return f"layer {int(name.removeprefix('layers_')) + 1}"
+    return "" if name == "cell" else name.replace("_", " ")
