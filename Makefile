@@ -30,7 +30,7 @@ notebooks: $(VENV)/.installed
 	$(VENV)/bin/python tests/execute_notebooks.py
 
 # The stamp is written last: an installation that was interrupted or failed is done again.
-$(VENV)/.installed: setup.py requirements.txt
+$(VENV)/.installed: pyproject.toml requirements.txt
 	@echo "Installing memrl into $(VENV) (a minute or two) ..."
 	$(INTERPRETER) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
