@@ -10,7 +10,8 @@ from typing import Any, Literal, Union
 import jax.numpy as jnp
 
 from envs import ENVIRONMENTS
-from memrl.evaluation import EvaluationConfig, is_episodic
+from memrl.environment import hooks
+from memrl.evaluation import EvaluationConfig
 from memrl.memory import MEMORIES, MemoryConfig
 from memrl.networks import ActorCritic, NetworkConfig, observation_kinds
 from memrl.ppo import PPOConfig
@@ -98,7 +99,7 @@ class Config:
                 f"memory.segment_length is {segment} and a trial has {self.trial_length} steps: "
                 "a segment must not be longer than the trial."
             )
-        if not is_episodic(self.env.make()[0]):
+        if not hooks(self.env.make()[0]).episodic:
             self.evaluation.window_length(self.trial_length)
 
 

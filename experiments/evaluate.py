@@ -28,7 +28,8 @@ from experiments.command_line import UsageError
 from experiments.config import Config, load_config, make_policy
 from experiments.run import build, first_difference, identity
 from memrl.checkpoint import Checkpointer
-from memrl.evaluation import EvaluationConfig, Setting, evaluate, is_episodic, record_trial
+from memrl.environment import hooks
+from memrl.evaluation import EvaluationConfig, Setting, evaluate, record_trial
 from memrl.plotting import plot_horizons, plot_in_context, plot_splits, plot_training
 from memrl.rendering import save_gif
 from memrl.sharding import device_mesh
@@ -106,7 +107,7 @@ def evaluate_seeds(folders: Sequence[Path], evaluation: EvaluationConfig) -> lis
     """
     config = load_config(folders[0])
     environment, env_params = config.env.make()
-    if not is_episodic(environment):
+    if not hooks(environment).episodic:
         try:
             evaluation.window_length(config.trial_length)
         except ValueError as error:
@@ -124,7 +125,7 @@ def evaluate_seeds(folders: Sequence[Path], evaluation: EvaluationConfig) -> lis
         {name: Setting(*split.make()) for name, split in config.env.splits().items()},
         [params for params, _ in loaded],
         evaluation,
-        Table(list(getattr(environment, "players", dict)())).add,
+        Table(list(hooks(environment).players())).add,
     )
     return [
         ({"config": config.name, "update": update, **result}, params)
@@ -148,7 +149,7 @@ def draw(folder: Path, config: Config, params: Any, result: dict[str, Any]) -> l
     if (metrics := folder / "metrics.jsonl").exists():
         plot_training(read_metrics(metrics), folder / "training.png", references)
         written.append("training.png")
-    if hasattr(config.env.make()[0], "render"):
+    if hooks(config.env.make()[0]).render is not None:
         animate(folder / "trial.gif", config, params, result["seed"])
         written.append("trial.gif")
     else:

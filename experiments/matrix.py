@@ -38,6 +38,7 @@ from experiments.runs import Arm, Run, check_complete, check_seeds, find_runs, g
 from experiments.settings import Sweeps, check_faced, faced, made, names_of, tested
 from experiments.workers import load_grid
 from memrl.checkpoint import Checkpointer
+from memrl.environment import hooks
 from memrl.evaluation import (
     INTERVAL,
     EvaluationConfig,
@@ -46,7 +47,6 @@ from memrl.evaluation import (
     Setting,
     Subject,
     episode_means,
-    is_episodic,
     player_subject,
     policy_subject,
 )
@@ -111,7 +111,7 @@ def run(arguments: Sequence[str]) -> int:
         )
     except ValueError as error:
         raise UsageError(str(error).replace("evaluation.", "")) from error
-    if horizons != (1,) and all(is_episodic(env.make()[0]) for env in environments):
+    if horizons != (1,) and all(hooks(env.make()[0]).episodic for env in environments):
         raise UsageError(f"horizons is {options.horizons}: these episodes end by the task and cannot be made longer.")
     columns = make_columns(environments, config)
     if tests:
@@ -147,7 +147,7 @@ def make_columns(environments: Sequence[Any], config: EvaluationConfig) -> list[
     columns = []
     for name, env in zip(names_of(environments), environments, strict=True):
         environment, params = env.make()
-        for horizon in (1,) if is_episodic(environment) else sorted(config.horizons):
+        for horizon in (1,) if hooks(environment).episodic else sorted(config.horizons):
             steps = int(params.max_steps_in_episode) * horizon
             setting = Setting(
                 environment, params if horizon == 1 else params.replace(max_steps_in_episode=np.int32(steps))
@@ -228,7 +228,7 @@ def play_references(
     found: dict[str, dict[str, Any]] = {}
     for column in columns:
         environment, env_params = column.setting
-        for name, player in getattr(environment, "players", dict)().items():
+        for name, player in hooks(environment).players().items():
             if column.budget is None and column.name in agents:
                 if (environment, name) not in programs:
                     programs[environment, name] = runner.episodes(
