@@ -25,7 +25,7 @@ import tyro
 from experiments import command_line
 from experiments.command_line import UsageError
 from experiments.config import config_to_dict, load_config, make_policy
-from experiments.evaluate import load_params
+from experiments.runs.folder import load_params
 from memrl.environment import hooks
 from memrl.introspection import (
     PROJECTED,
