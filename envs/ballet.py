@@ -148,6 +148,7 @@ class BalletConfig(base.EnvironmentConfig):
     """The view as grids of shapes and colours, or as the published picture, which shows the same."""
 
     def __post_init__(self):
+        super().__post_init__()
         for field, least, most in (("num_dancers", 2, MAX_PLACES), ("delays", 1, None)):
             values = getattr(self, field)
             if not values or min(values) < least or (most is not None and max(values) > most):

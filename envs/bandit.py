@@ -53,6 +53,7 @@ class BanditConfig(base.EnvironmentConfig):
     """Pulls in a trial."""
 
     def __post_init__(self):
+        super().__post_init__()
         for field, least in (("arms", 2), ("trial_length", 1)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} is {getattr(self, field)}, but must be at least {least}.")
@@ -71,7 +72,7 @@ class BanditConfig(base.EnvironmentConfig):
     def make(self) -> tuple["Bandit", "BanditParams"]:
         """The environment and its parameters."""
         params = BanditParams(
-            max_steps_in_episode=np.int32(self.trial_length),
+            max_steps_in_episode=base.trial_steps(self.trial_length),
             prior=np.array(self.prior or PRIORS[self.rewards], np.float32),
             noise=np.float32(self.noise),
             recurrence=np.float32(self.recurrence),

@@ -5,12 +5,14 @@ graph or a shuffled troupe of dancers that draw costs many times a step. `rows_w
 it, in blocks, so that environments may draw with care and still step fast.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnax.environments import environment, spaces
 
 EnvState = environment.EnvState
@@ -18,6 +20,9 @@ EnvParams = environment.EnvParams
 
 BLOCK = 16
 """Rows that `rows_where` computes together."""
+INT32_MAX = 2**31 - 1
+FLOAT32_MIN, FLOAT32_MAX = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+"""The least and the largest positive float32, Python floats; what is less counts as 0."""
 
 
 def rows_where(needed: jax.Array, compute: Callable[..., Any], operands: Any, otherwise: Any) -> Any:
@@ -84,8 +89,21 @@ def integer_below(count: jax.Array, word: jax.Array) -> jax.Array:
 class EnvironmentConfig:
     """The fields of an environment, checked; a frozen dataclass for each environment inherits from this.
 
-    Fields are plain values. `__post_init__` raises ValueError, in a clear sentence, for those that make no sense.
+    Fields are plain values. `__post_init__` raises ValueError, in a clear sentence, for those that make no sense; that
+    of an environment calls the one below first.
     """
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that no array can hold: arrays are int32 and float32."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int) and abs(number) > INT32_MAX:
+                    raise ValueError(f"{field.name} is {value}, but must be at most 2^31 - 1 in size (int32).")
+                size = abs(number) if isinstance(number, float) else 0.0
+                if not (size == 0 or FLOAT32_MIN <= size <= FLOAT32_MAX):
+                    allowed = f"0, or from {FLOAT32_MIN:.1e} to {FLOAT32_MAX:.1e} in size (float32)"
+                    raise ValueError(f"{field.name} is {value}, but must be {allowed}.")
 
     def make(self) -> tuple["Environment", EnvParams]:
         """The environment and its parameters, whose leaves are NumPy's: making one starts no JAX backend."""
@@ -94,6 +112,13 @@ class EnvironmentConfig:
     def splits(self) -> dict[str, "EnvironmentConfig"]:
         """Other settings that a policy trained on this one is asked to master, with the same spaces, by name."""
         return {}
+
+
+def trial_steps(steps: int) -> np.int32:
+    """`max_steps_in_episode` of trials of so many steps; ValueError if they are too many to be counted."""
+    if steps > INT32_MAX:
+        raise ValueError(f"A trial would have {steps} steps, but must have at most 2^31 - 1.")
+    return np.int32(steps)
 
 
 class Fact(NamedTuple):
@@ -108,15 +133,13 @@ class Fact(NamedTuple):
 class Environment(environment.Environment):
     """gymnax's `Environment`; see there for the methods to write.
 
-    Besides the fields below an environment may have any of three methods; whoever asks does without those it lacks.
+    An environment may tell what its agents must remember, for who looks into their memories, by
 
-        players() -> dict[str, Player]                             reference players, the best one first (`envs.player`)
-        render(state, params) -> uint8 [H, W, 3]                   a picture of one state
-        facts(before, action, state, params) -> dict[str, Fact]    what its agents must remember
+        facts(before, action, state, params) -> dict[str, Fact]
 
-    `facts` is of the step that led from `before` by `action` to `state`. In the first state of an episode `before` is
-    that state and `action` is -1. A fact is shown where the agent observes it, not where it could guess. It may change
-    without being shown; what was shown until then is no longer the case.
+    of the step that led from `before` by `action` to `state`. In the first state of an episode `before` is that state
+    and `action` is -1. A fact is shown where the agent observes it, not where it could guess. It may change without
+    being shown; what was shown until then is no longer the case.
     """
 
     episodic: bool = True

@@ -69,6 +69,7 @@ class BoxesConfig(base.EnvironmentConfig):
     """Moves from the agent's start to each box. Two cells further is the wall: 3 makes a room of 11 x 11 cells."""
 
     def __post_init__(self):
+        super().__post_init__()
         for field, least, most in (("num_boxes", 2, MAX_PLACES), ("delays", 0, None)):
             values = getattr(self, field)
             if not values or min(values) < least or (most is not None and max(values) > most):

@@ -66,7 +66,7 @@ def level_params(levels: Sequence[Level]) -> dict[str, object]:
         raise ValueError(f"{len(levels)} levels are mixed, but must be at most {MAX_LEVELS}.")
     padded = [*levels, *[levels[0]] * (MAX_LEVELS - len(levels))]
     return {
-        "max_steps_in_episode": np.int32(max(level.time_limit for level in levels)),
+        "max_steps_in_episode": base.trial_steps(max(level.time_limit for level in levels)),
         "levels": Level(*np.array(padded, np.int32).T),
         "num_levels": np.int32(len(levels)),
     }

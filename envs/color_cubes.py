@@ -87,6 +87,7 @@ class ColorCubesConfig(base.EnvironmentConfig):
     """Steps after which an episode is truncated; 8 x phases x (size - 1) if not given."""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.level not in get_args(Level):
             raise ValueError(f"level is {self.level!r}, but must be {' or '.join(map(repr, get_args(Level)))}.")
         if self.colours is not None and self.colours not in get_args(Colours):
@@ -117,7 +118,7 @@ class ColorCubesConfig(base.EnvironmentConfig):
         phases = self.setting("phases")
         limit = 8 * phases * (self.size - 1) if self.time_limit is None else self.time_limit
         params = ColorCubesParams(
-            max_steps_in_episode=np.int32(limit),
+            max_steps_in_episode=base.trial_steps(limit),
             phases=np.int32(phases),
             teleport_probability=np.float32(self.teleport_probability),
             target_reward=np.float32(self.target_reward),

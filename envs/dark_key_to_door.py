@@ -57,6 +57,7 @@ class DarkKeyToDoorConfig(base.EnvironmentConfig):
     """Cell (x, y) of the door; drawn for each trial if not given."""
 
     def __post_init__(self):
+        super().__post_init__()
         for field, least in (("size", 2), ("attempt_limit", 1), ("trial_length", 1)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} is {getattr(self, field)}, but must be at least {least}.")
@@ -76,7 +77,7 @@ class DarkKeyToDoorConfig(base.EnvironmentConfig):
 
         # NumPy leaves: making an environment starts no JAX backend.
         params = DarkKeyToDoorParams(
-            max_steps_in_episode=np.int32(self.trial_length),
+            max_steps_in_episode=base.trial_steps(self.trial_length),
             start=cell_or_drawn(self.start),
             key=cell_or_drawn(self.key),
             door=cell_or_drawn(self.door),

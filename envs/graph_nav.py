@@ -66,6 +66,7 @@ class GraphNavConfig(base.EnvironmentConfig):
     """Steps in one neighbourhood."""
 
     def __post_init__(self):
+        super().__post_init__()
         if not 1 <= self.junctions <= MAX_JUNCTIONS:
             raise ValueError(f"junctions is {self.junctions}, but must be from 1 to {MAX_JUNCTIONS}.")
         if self.trial_length < 1:
@@ -79,7 +80,9 @@ class GraphNavConfig(base.EnvironmentConfig):
 
     def make(self) -> tuple["GraphNav", "GraphNavParams"]:
         """The environment and its parameters."""
-        params = GraphNavParams(max_steps_in_episode=np.int32(self.trial_length), junctions=np.int32(self.junctions))
+        params = GraphNavParams(
+            max_steps_in_episode=base.trial_steps(self.trial_length), junctions=np.int32(self.junctions)
+        )
         return GraphNav(self.symbols), params
 
     def splits(self) -> dict[str, "GraphNavConfig"]:

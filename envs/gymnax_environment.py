@@ -43,6 +43,7 @@ class GymnaxConfig(base.EnvironmentConfig):
     """Other values, as `name=value`, of its gymnax parameters or of what it is constructed with."""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.id not in gymnax.registered_envs:
             nearest = difflib.get_close_matches(self.id, gymnax.registered_envs, n=1, cutoff=0.0)[0]
             raise ValueError(f"There is no gymnax environment {self.id}; did you mean {nearest}?")
@@ -186,17 +187,17 @@ def parse(setting: str, text: str, default: Any) -> Any:
         return text
     try:
         value = ast.literal_eval(text)
-        if type(default) in (bool, int) and type(value) is type(default):
+        if type(default) in (bool, int) and type(value) is type(default) and abs(value) <= base.INT32_MAX:
             return value
-        if isinstance(default, float) and type(value) in (int, float):
+        if isinstance(default, float) and type(value) in (int, float) and abs(value) <= base.FLOAT32_MAX:
             return float(value)
         if isinstance(default, jax.Array | np.ndarray):
             array = np.asarray(value, default.dtype)
-            if array.shape == default.shape:
+            if array.shape == default.shape and np.isfinite(array).all():
                 return array
         if default is None or isinstance(default, tuple):
             return tuple(value) if isinstance(value, list) else value
-    except (ValueError, TypeError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError):
         pass
     like = default.tolist() if isinstance(default, jax.Array | np.ndarray) else default
-    raise ValueError(f"settings has {setting!r}, but the value must be of the type of the default, {like}.")
+    raise ValueError(f"settings has {setting!r}, but the value must be like the default, {like}, and fit into 32 bits.")

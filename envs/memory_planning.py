@@ -50,6 +50,7 @@ class MemoryPlanningConfig(base.EnvironmentConfig):
     """Steps on one board."""
 
     def __post_init__(self):
+        super().__post_init__()
         for field, least in (("size", 2), ("trial_length", 1)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} is {getattr(self, field)}, but must be at least {least}.")
@@ -60,7 +61,9 @@ class MemoryPlanningConfig(base.EnvironmentConfig):
 
     def make(self) -> tuple["MemoryPlanning", "MemoryPlanningParams"]:
         """The environment and its parameters."""
-        params = MemoryPlanningParams(max_steps_in_episode=np.int32(self.trial_length), size=np.int32(self.size))
+        params = MemoryPlanningParams(
+            max_steps_in_episode=base.trial_steps(self.trial_length), size=np.int32(self.size)
+        )
         return MemoryPlanning(self.symbols), params
 
     def splits(self) -> dict[str, "MemoryPlanningConfig"]:

@@ -73,6 +73,7 @@ class MiniGridMemoryConfig(base.EnvironmentConfig):
     """Steps after which an episode is truncated; as in MiniGrid, 5 x size^2, if not given."""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.size < 7 or self.size % 2 == 0:
             raise ValueError(f"size is {self.size}, but must be an odd number of at least 7.")
         if self.max_steps is not None and self.max_steps < 1:
@@ -82,7 +83,7 @@ class MiniGridMemoryConfig(base.EnvironmentConfig):
         """The environment and its parameters."""
         longest = self.size - 3
         params = MiniGridMemoryParams(
-            max_steps_in_episode=np.int32(5 * self.size**2 if self.max_steps is None else self.max_steps),
+            max_steps_in_episode=base.trial_steps(5 * self.size**2 if self.max_steps is None else self.max_steps),
             size=np.int32(self.size),
             min_hallway_end=np.int32(4 if self.random_length else longest),
             max_hallway_end=np.int32(longest),

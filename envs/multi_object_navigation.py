@@ -86,6 +86,7 @@ class MultiObjectNavigationConfig(base.EnvironmentConfig):
     """Reward for every step."""
 
     def __post_init__(self):
+        super().__post_init__()
         for field, least in (("size", 7), ("view_size", 3)):
             value = getattr(self, field)
             if value < least or value % 2 == 0:
@@ -105,7 +106,7 @@ class MultiObjectNavigationConfig(base.EnvironmentConfig):
     def make(self) -> tuple["MultiObjectNavigation", "MultiObjectNavigationParams"]:
         """The environment and its parameters."""
         params = MultiObjectNavigationParams(
-            max_steps_in_episode=np.int32(self.trial_length),
+            max_steps_in_episode=base.trial_steps(self.trial_length),
             episode_limit=np.int32(self.episode_limit),
             rooms=np.int32(self.rooms),
             objects=np.int32(self.objects),

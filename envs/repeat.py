@@ -42,11 +42,12 @@ class RepeatFirstConfig(base.EnvironmentConfig):
     """Steps of an episode."""
 
     def __post_init__(self):
+        super().__post_init__()
         _check(self, symbols=2, length=1)
 
     def make(self) -> tuple["RepeatFirst", base.EnvParams]:
         """The environment and its parameters."""
-        return RepeatFirst(self.symbols), base.EnvParams(max_steps_in_episode=np.int32(self.length))
+        return RepeatFirst(self.symbols), base.EnvParams(max_steps_in_episode=base.trial_steps(self.length))
 
     def splits(self) -> dict[str, "RepeatFirstConfig"]:
         """The lengths of POPGym's levels, as far as they are longer."""
@@ -65,13 +66,14 @@ class RepeatPreviousConfig(base.EnvironmentConfig):
     """Which symbol to name: the k-th latest, the one in sight included."""
 
     def __post_init__(self):
+        super().__post_init__()
         _check(self, symbols=2, length=1, k=2)
         if self.k > self.length:
             raise ValueError(f"k is {self.k}, but must be at most length, which is {self.length}.")
 
     def make(self) -> tuple["RepeatPrevious", base.EnvParams]:
         """The environment and its parameters."""
-        return RepeatPrevious(self.symbols, self.k), base.EnvParams(max_steps_in_episode=np.int32(self.length))
+        return RepeatPrevious(self.symbols, self.k), base.EnvParams(max_steps_in_episode=base.trial_steps(self.length))
 
     def splits(self) -> dict[str, "RepeatPreviousConfig"]:
         """The lengths of POPGym's levels, as far as they are longer; k stays, since no policy can know another."""

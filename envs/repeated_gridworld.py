@@ -50,6 +50,7 @@ class RepeatedGridworldConfig(base.EnvironmentConfig):
     """Steps in a trial."""
 
     def __post_init__(self):
+        super().__post_init__()
         for field, least in (("size", 2), ("attempt_limit", 1), ("trial_length", 1)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} is {getattr(self, field)}, but must be at least {least}.")
@@ -59,7 +60,7 @@ class RepeatedGridworldConfig(base.EnvironmentConfig):
     def make(self) -> tuple["RepeatedGridworld", "RepeatedGridworldParams"]:
         """The environment and its parameters."""
         params = RepeatedGridworldParams(
-            max_steps_in_episode=np.int32(self.trial_length),
+            max_steps_in_episode=base.trial_steps(self.trial_length),
             attempt_limit=np.int32(self.attempt_limit),
             recurrence=np.float32(self.recurrence),
         )

@@ -67,6 +67,7 @@ class TMazeConfig(base.EnvironmentConfig):
     """Steps after which an episode is truncated; as published, 6 x (length + 1) x corridors, if not given."""
 
     def __post_init__(self):
+        super().__post_init__()
         for field in ("corridors", "length", "min_length", "time_limit"):
             value = getattr(self, field)
             if value is not None and value < 1:
@@ -82,7 +83,7 @@ class TMazeConfig(base.EnvironmentConfig):
         """The environment and its parameters."""
         published_limit = 6 * (self.length + 1) * self.corridors
         params = TMazeParams(
-            max_steps_in_episode=np.int32(published_limit if self.time_limit is None else self.time_limit),
+            max_steps_in_episode=base.trial_steps(published_limit if self.time_limit is None else self.time_limit),
             corridors=np.int32(self.corridors),
             min_length=np.int32(self.length if self.regime == "fixed" else self.min_length),
             max_length=np.int32(self.length),

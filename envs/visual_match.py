@@ -127,6 +127,7 @@ class VisualMatchConfig(base.EnvironmentConfig):
     """Reward of the right door."""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.explore not in get_args(Explore):
             allowed = " or ".join(map(repr, get_args(Explore)))
             raise ValueError(f"explore is {self.explore!r}, but must be {allowed}.")
@@ -147,7 +148,7 @@ class VisualMatchConfig(base.EnvironmentConfig):
         """The environment and its parameters."""
         # NumPy leaves: making an environment starts no JAX backend.
         params = VisualMatchParams(
-            max_steps_in_episode=np.int32(self.explore_steps + max(self.distractor_steps) + self.choose_steps),
+            max_steps_in_episode=base.trial_steps(self.explore_steps + max(self.distractor_steps) + self.choose_steps),
             explore_room=np.int32(PASSIVE_ROOM if self.explore == "passive" else ACTIVE_ROOM),
             explore_steps=np.int32(self.explore_steps),
             distractor_steps=np.array(self.distractor_steps, np.int32),

@@ -96,6 +96,7 @@ class WordRoomsConfig(base.EnvironmentConfig):
     """Words there are: enough for four episodes with five distractors each."""
 
     def __post_init__(self):
+        super().__post_init__()
         for field, least in (("episodes", 1), ("phase_steps", 1), ("num_words", OBJECTS_IN_ROOM)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} is {getattr(self, field)}, but must be at least {least}.")
@@ -126,7 +127,7 @@ class WordRoomsConfig(base.EnvironmentConfig):
         phases = 2 + 2 * max(self.distractors)
         # NumPy leaves: making an environment starts no JAX backend.
         params = WordRoomsParams(
-            max_steps_in_episode=np.int32(self.episodes * phases * self.phase_steps),
+            max_steps_in_episode=base.trial_steps(self.episodes * phases * self.phase_steps),
             distractors=np.array(self.distractors, np.int32),
             episodes=np.int32(self.episodes),
             rebind=np.bool_(self.rebind),

@@ -3,18 +3,19 @@
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal, Union, get_args
 
 import jax.numpy as jnp
 
 from envs import ENVIRONMENTS
-from memrl.environment import hooks
-from memrl.evaluation import EvaluationConfig
+from memrl.evaluation import EvaluationConfig, is_episodic
 from memrl.memory import MEMORIES, MemoryConfig
 from memrl.networks import ActorCritic, NetworkConfig, observation_kinds
 from memrl.ppo import PPOConfig
+from memrl.validation import INT32_MAX, check_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Config:
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
             raise ValueError(f"name is {self.name!r}: it becomes the name of a folder, so it must be that of one.")
+        check_numbers(self, large=("total_steps", "checkpoint_every", "seed"))
         for name in ("total_steps", "updates_per_chunk", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1.")
@@ -70,6 +72,17 @@ class Config:
             raise ValueError(f"devices is {self.devices}: it must be at least 1.")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}: it must be from 0 to 2^32 - 1.")
+        ppo = self.ppo
+        counted = {
+            "steps of each environment": self.num_updates * ppo.unroll_length,
+            "gradient steps": self.num_updates * ppo.updates_per_rollout * ppo.epochs * ppo.minibatches,
+        }
+        for what, count in counted.items():
+            if count > INT32_MAX:
+                raise ValueError(
+                    f"total_steps is {self.total_steps}, in chunks of {self.updates_per_chunk} updates: "
+                    f"that makes {count} {what}, and they must be at most 2^31 - 1."
+                )
 
     @property
     def steps_per_update(self) -> int:
@@ -99,8 +112,13 @@ class Config:
                 f"memory.segment_length is {segment} and a trial has {self.trial_length} steps: "
                 "a segment must not be longer than the trial."
             )
-        if not hooks(self.env.make()[0]).episodic:
+        if not is_episodic(self.env.make()[0]):
             self.evaluation.window_length(self.trial_length)
+            if (longest := max(self.evaluation.horizons) * self.trial_length) > INT32_MAX:
+                raise ValueError(
+                    f"evaluation.horizons is {self.evaluation.horizons} and a trial has {self.trial_length} steps: "
+                    f"the longest would have {longest}, and must have at most 2^31 - 1."
+                )
 
 
 def make_policy(config: Config, environment: Any, env_params: Any, memory: MemoryConfig | None = None) -> ActorCritic:
@@ -125,8 +143,15 @@ REGISTRIES: dict[str, dict[str, type]] = {"env": ENVIRONMENTS, "memory": MEMORIE
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
-    """The config as JSON has it; `env` and `memory` carry their registered `name` besides their fields."""
-    values = dataclasses.asdict(config)
+    """The config as JSON has it; `env` and `memory` carry their registered `name` besides their fields.
+
+    JSON has no infinity: it becomes the string "Infinity".
+    """
+
+    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: "Infinity" if value == math.inf else value for name, value in pairs}
+
+    values = dataclasses.asdict(config, dict_factory=fields)
     for field, registry in REGISTRIES.items():
         names = {kind: name for name, kind in registry.items()}
         values[field] = {"name": names[type(getattr(config, field))], **values[field]}
@@ -139,10 +164,14 @@ def config_from_dict(values: dict[str, Any]) -> Config:
     Raises:
       ValueError: a field or value that no config has.
     """
+    if not isinstance(values, dict):
+        raise ValueError("It is not an object with fields.")
     values = dict(values)
     for field, registry in REGISTRIES.items():
+        if not isinstance(values.get(field), dict) or "name" not in values[field]:
+            raise ValueError(f"It does not name its {field}.")
         fields = dict(values[field])
-        values[field] = _construct(registry[look_up(fields.pop("name"), registry, field)], fields, f"{field}.")
+        values[field] = _construct(registry[look_up(str(fields.pop("name")), registry, field)], fields, f"{field}.")
     config = _construct(Config, values, "")
     config.validate()
     return config
@@ -178,11 +207,31 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _construct(kind: type, values: dict[str, Any], prefix: str) -> Any:
     """The dataclass `kind` from JSON; `prefix` is what stands before the names of its fields in the config."""
-    types = {prefix + field.name: field.type for field in dataclasses.fields(kind)}
+    fields = {prefix + field.name: field for field in dataclasses.fields(kind)}
     arguments = {}
     for name, value in values.items():
-        annotation = types[look_up(prefix + name, types, "field")]
-        if isinstance(value, dict):
+        annotation = fields[look_up(prefix + name, fields, "field")].type
+        if isinstance(value, dict) and dataclasses.is_dataclass(annotation):
             value = _construct(annotation, value, f"{prefix}{name}.")
-        arguments[name] = tuple(value) if isinstance(value, list) else value
+        elif isinstance(value, list):
+            value = tuple(value)
+        elif value == "Infinity" and float in (annotation, *get_args(annotation)):
+            value = math.inf
+        _check_type(prefix + name, value, annotation)
+        arguments[name] = value
+    for name, field in fields.items():
+        if field.default is field.default_factory and name.removeprefix(prefix) not in arguments:  # both are MISSING
+            raise ValueError(f"There is no {name}.")
     return kind(**arguments)
+
+
+def _check_type(name: str, value: Any, annotation: Any) -> None:
+    """Raises ValueError if the value of a field, read from JSON, is not of its type."""
+    import typeguard
+
+    try:
+        everything = typeguard.CollectionCheckStrategy.ALL_ITEMS
+        typeguard.check_type(value, annotation, collection_check_strategy=everything)
+    except typeguard.TypeCheckError:
+        kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+        raise ValueError(f"{name} is {value!r}: it must be of the type {kind}.") from None

@@ -11,6 +11,7 @@ import optax
 from flax import struct
 
 from memrl.memory.base import Memory, State, parameter_dtype
+from memrl.validation import check_numbers
 
 
 class Inputs(struct.PyTreeNode):
@@ -63,6 +64,9 @@ class NetworkConfig:
     """Precision of the network's arithmetic; parameters, softmax, advantages and loss are float32 either way."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "network.")
+        if not self.picture_features:
+            raise ValueError("network.picture_features is (): pictures need at least one convolution.")
         for name in ("encoder_features", "head_features", "picture_features"):
             if any(width < 1 for width in getattr(self, name)):
                 raise ValueError(f"network.{name} is {getattr(self, name)}: every width must be at least 1.")

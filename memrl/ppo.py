@@ -12,6 +12,7 @@ import optax
 from memrl.memory.base import State, rows
 from memrl.networks import ActorCritic, Auxiliary, Inputs
 from memrl.rollout import Trajectory, log_prob
+from memrl.validation import check_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class PPOConfig:
     credit_across_attempts: bool = True
     """Whether a return goes on when an attempt of the same trial has ended."""
     clip: float = 0.2
-    """The probability ratio earns nothing beyond 1 ± clip."""
+    """The probability ratio earns nothing beyond 1 ± clip; inf: no clipping."""
     value_clip: float | None = None
     """If given, the value may move this far from its old prediction in one update."""
     value_coefficient: float = 0.5
@@ -49,7 +50,7 @@ class PPOConfig:
     normalise_advantage: bool = True
     """Scale advantages to mean 0 and standard deviation 1 in each minibatch, over all devices."""
     max_gradient_norm: float = 0.5
-    """Longer gradients are scaled down to this length."""
+    """Longer gradients are scaled down to this length; inf: none is."""
     updates_per_rollout: int = 1
     """Updates in `unroll_length` steps, as in ReLIC (arXiv 2410.02751). All but the last are partial: memories read all
     steps of the rollout so far, the loss is that of those since the update before. The last one's is that of all."""
@@ -61,6 +62,7 @@ class PPOConfig:
     """Weight of telling what the memory will say next."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "ppo.", infinite=("clip", "value_clip", "max_gradient_norm"))
         for name in ("num_envs", "unroll_length", "epochs", "minibatches", "updates_per_rollout"):
             if getattr(self, name) < 1:
                 raise ValueError(f"ppo.{name} is {getattr(self, name)}: it must be at least 1.")
@@ -69,7 +71,7 @@ class PPOConfig:
                 raise ValueError(f"ppo.{name} is {getattr(self, name)}: it must be from 0 to 1.")
         for name in ("learning_rate", "clip", "value_clip", "max_gradient_norm"):
             value = getattr(self, name)
-            if value is not None and not value > 0:  # NaN is not either
+            if value is not None and value <= 0:
                 raise ValueError(f"ppo.{name} is {value}: it must be greater than 0.")
         for name in (
             "final_learning_rate",
@@ -79,7 +81,7 @@ class PPOConfig:
             "reconstruction_coefficient",
             "prediction_coefficient",
         ):
-            if not getattr(self, name) >= 0:
+            if getattr(self, name) < 0:
                 raise ValueError(f"ppo.{name} is {getattr(self, name)}: it must not be negative.")
         if self.num_envs % self.minibatches:
             raise ValueError(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from memrl.memory.base import MemoryConfig
+from memrl.validation import check_numbers
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class EvaluationConfig:
     """Seed of tasks and actions."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "evaluation.", large=("seed",))
         if self.num_trials < 2:
             raise ValueError(f"evaluation.num_trials is {self.num_trials}: it must be at least 2.")
         if 1 not in self.horizons or any(horizon < 1 for horizon in self.horizons):
@@ -70,7 +72,6 @@ def memory_sizes(
     yield None, full
     seen = {full}
     for budget in sorted({max(1, round(budget * trial)) for budget in budgets}, reverse=True):
-        sized = memory.with_capacity(budget)
-        if budget < horizon and sized not in seen:
+        if budget < horizon and (sized := memory.with_capacity(budget)) not in seen:
             seen.add(sized)
             yield budget, sized

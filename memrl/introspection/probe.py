@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl.evaluation.recording import in_one_trial
-from memrl.introspection.trace import Look, Now, advance, begin_trials
+from memrl.introspection.trace import Look, Now, advance, begin_trials, in_one_trial
 from memrl.memory.base import Memory, State
 from memrl.networks import ActorCritic
 from memrl.statistics import wilson_interval

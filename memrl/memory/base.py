@@ -28,6 +28,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from memrl.validation import check_numbers
+
 State = Any
 """The state of a memory: a pytree of static shapes, see the module docstring."""
 
@@ -84,7 +86,11 @@ class Memory(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class MemoryConfig:
-    """Base of the hyperparameters of a memory."""
+    """Base of the hyperparameters of a memory, which it checks in `__post_init__`, after `super().__post_init__()`."""
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that no array can hold, see `memrl.validation`."""
+        check_numbers(self, "memory.")
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
         """The linen module. `dtype` is that of computation and state; parameters are at least float32."""

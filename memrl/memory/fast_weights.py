@@ -58,6 +58,7 @@ class FastWeightConfig(MemoryConfig):
     """Steps that learning computes together; a matter of speed and memory alone."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field in dataclasses.fields(self):
             if field.type is int and getattr(self, field.name) < 1:
                 raise ValueError(f"memory.{field.name} is {getattr(self, field.name)}: it must be at least 1.")

@@ -34,6 +34,7 @@ class FrameStack(MemoryConfig):
     All if not given."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("features", "frames", "frame_features", "capacity"):
             value = getattr(self, name)
             if value is not None and value < 1:

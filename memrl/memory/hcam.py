@@ -105,6 +105,7 @@ class HCAM(MemoryConfig):
     """Base of the rotation frequencies in the window."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_transformer(self, ("layers", "heads", "mlp_features", "window", "chunk_length", "top_k", "capacity"))
         if self.window < self.chunk_length:
             raise ValueError(

@@ -17,6 +17,7 @@ class NoMemory(MemoryConfig):
     """Width F of the layer."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.features < 1:
             raise ValueError(f"memory.features is {self.features}: it must be at least 1.")
 

@@ -29,6 +29,7 @@ class Elman(MemoryConfig):
     """Width F of the hidden state and of the output."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_features(self.features)
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
@@ -53,6 +54,7 @@ class GRU(MemoryConfig):
     """Width F of the hidden state and of the output."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_features(self.features)
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
@@ -79,6 +81,7 @@ class LSTM(MemoryConfig):
     """Initial bias of the forget gate; 1 starts the memory long (Jozefowicz et al., ICML 2015), 0 half open."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_features(self.features)
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:

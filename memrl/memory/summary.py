@@ -91,6 +91,7 @@ class SummaryConfig(MemoryConfig):
     """Recompute each segment in the backward pass instead of storing it: less memory, a third more work."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_transformer(self, ("layers", "heads", "mlp_features", "segment_length", "summary_tokens"))
         if not 0 <= self.jitter < 1:
             raise ValueError(f"memory.jitter is {self.jitter}: it must be at least 0 and less than 1.")

@@ -67,6 +67,7 @@ class FCT(MemoryConfig):
     """One more slot that every token sees. key: with a learned key and value 0; key_value: with both learned."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_transformer(self, ("layers", "heads", "mlp_features", "context", "learned_positions"))
         check_choice("positions", self.positions, get_args(Positions))
         check_choice("sink", self.sink, get_args(Sink))

@@ -58,6 +58,7 @@ class TrXL(MemoryConfig):
     """Steps N attended to in each layer, the current one included; older ones are dropped."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_sizes(self, ("features", "layers", "heads", "mlp_features", "context"))
         if self.features % self.heads or self.features % 2:
             raise ValueError(

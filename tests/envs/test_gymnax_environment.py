@@ -146,23 +146,33 @@ def test_settings_of_every_type():
         (
             "MemoryChain-bsuite",
             ("memory_length=3.5",),
-            "settings has 'memory_length=3.5', but the value must be of the type of the default, 5.",
+            "settings has 'memory_length=3.5', but the value must be like the default, 5, and fit into 32 bits.",
         ),
         (
             "MetaMaze-misc",
             ("normalize_time=1",),
-            "settings has 'normalize_time=1', but the value must be of the type of the default, False.",
+            "settings has 'normalize_time=1', but the value must be like the default, False, and fit into 32 bits.",
         ),
         (
             "MetaMaze-misc",
             ("reward=ten",),
-            "settings has 'reward=ten', but the value must be of the type of the default, 10.0.",
+            "settings has 'reward=ten', but the value must be like the default, 10.0, and fit into 32 bits.",
+        ),
+        (
+            "MemoryChain-bsuite",
+            ("memory_length=9999999999",),
+            "settings has 'memory_length=9999999999', but the value must be like the default, 5, and fit into 32 bits.",
+        ),
+        (
+            "MetaMaze-misc",
+            ("reward=1e999",),
+            "settings has 'reward=1e999', but the value must be like the default, 10.0, and fit into 32 bits.",
         ),
         (
             "DiscountingChain-bsuite",
             ("reward_timestep=[1, 2]",),
-            "settings has 'reward_timestep=[1, 2]', but the value must be of the type of the default, "
-            "[1, 3, 10, 30, 100].",
+            "settings has 'reward_timestep=[1, 2]', but the value must be like the default, "
+            "[1, 3, 10, 30, 100], and fit into 32 bits.",
         ),
         ("MetaMaze-misc", ("maze_size=8",), "gymnax cannot make MetaMaze-misc with maze_size=8: AssertionError."),
         ("Catch-bsuite", ("max_steps_in_episode=0",), "max_steps_in_episode is 0, but must be at least 1."),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import jax
@@ -17,6 +18,7 @@ from experiments.config import Config, config_from_dict, config_to_dict, load_co
 from experiments.configs import CONFIGS
 from memrl.memory import FCT, GRU, MEMORIES, AutoCompressor, Memo
 from memrl.ppo import PPOConfig
+from memrl.rollout import initial_actor_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +139,18 @@ def change(path: str, value):
         (change("memory.name", "memory"), "is not the config of a run: There is no memory memory; did you mean memo?"),
         (change("ppo.clips", 0.2), "is not the config of a run: There is no field ppo.clips; did you mean ppo.clip?"),
         (change("ppo.clip", -1.0), "is not the config of a run: ppo.clip is -1.0: it must be greater than 0."),
-        (change("total_steps", "many"), "is not the config of a run: "),
+        (
+            change("total_steps", "many"),
+            "is not the config of a run: total_steps is 'many': it must be of the type int.",
+        ),
+        (change("memory.features", 16.5), "memory.features is 16.5: it must be of the type int."),
+        (change("evaluation.budgets", [1, "a"]), "budgets is (1, 'a'): it must be of the type tuple[float, ...]."),
+        (change("network.dtype", "float8"), "network.dtype is 'float8': it must be of the type Literal['float32', "),
+        (change("ppo", 3), "ppo is 3: it must be of the type PPOConfig."),
+        (change("memory", {}), "It does not name its memory."),
+        (change("ppo.clip", math.nan), "ppo.clip is nan: it must be a number."),
+        (lambda values: "[1]", "It is not an object with fields."),
+        (lambda values: json.dumps({"env": values["env"], "memory": values["memory"]}), "There is no name."),
         (change("memory.segment_length", 101), "is not the config of a run: memory.segment_length is 101 and a trial"),
     ],
 )
@@ -179,6 +192,24 @@ def test_overrides_of_every_kind():
         tracking=dataclasses.replace(MAIN.tracking, tags=("a", "b"), wandb="disabled"),
     )
     assert read("--devices", "None", config=config).devices is None
+
+
+@pytest.mark.parametrize("memory", ["none", "gru", "memo"])
+def test_options_of_several_values_may_be_given_none(memory):
+    """No layer before the memory, none after it, no smaller memory to evaluate: an option without a value at the end,
+    or before another option."""
+    empty = ("--network.encoder-features", "--evaluation.budgets", "--network.head-features")
+    config = read("--config", "memo_gridworld", "--memory", memory, *empty)
+    assert config.network.encoder_features == config.network.head_features == config.evaluation.budgets == ()
+    environment, env_params = config.env.make()
+    policy = make_policy(config, environment, env_params)
+
+    def act(key):
+        actor = initial_actor_state(policy, environment, env_params, 2, key)
+        arguments = (actor.memory, actor.inputs, actor.reset)
+        return policy.apply(policy.init(key, *arguments, method="step"), *arguments, method="step")[1]
+
+    assert jax.eval_shape(act, jax.random.key(0)).logits.shape == (2, environment.num_actions)
 
 
 def test_options_of_the_tool():
@@ -252,6 +283,19 @@ def test_an_environment_of_gymnax():
         ),
         ("--config gru_gridworld --seed", "Missing value for argument '--seed'. Expected 1 values."),
         ("--config gru_gridworld --total-steps 0", "total_steps is 0: it must be at least 1."),
+        ("--config gru_gridworld --ppo.learning-rate inf", "ppo.learning_rate is inf: it must be a finite number."),
+        (
+            "--config gru_gridworld --evaluation.budgets 1 nan",
+            "evaluation.budgets is (1.0, nan): it must be a finite number.",
+        ),
+        (
+            "--config gru_gridworld --memory.features 3000000000",
+            "memory.features is 3000000000: it must be at most 2^31 - 1 in size (int32).",
+        ),
+        (
+            "--config gru_gridworld --evaluation.horizons",
+            "evaluation.horizons is (): all must be at least 1, and 1 among them.",
+        ),
         ("--config gru_gridworld --ppo.clip -1", "ppo.clip is -1.0: it must be greater than 0."),
         (
             "--config gru_gridworld --ppo.num-envs 12 --ppo.minibatches 5",

@@ -1,1 +1,0 @@
-"""Trains: one run, or the seeds of a cell of a grid together."""
