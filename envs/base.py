@@ -133,13 +133,15 @@ class Fact(NamedTuple):
 class Environment(environment.Environment):
     """gymnax's `Environment`; see there for the methods to write.
 
-    An environment may tell what its agents must remember, for who looks into their memories, by
+    Besides the fields below an environment may have any of three methods; whoever asks does without those it lacks.
 
-        facts(before, action, state, params) -> dict[str, Fact]
+        players() -> dict[str, Player]                             reference players, the best one first (`envs.player`)
+        render(state, params) -> uint8 [H, W, 3]                   a picture of one state
+        facts(before, action, state, params) -> dict[str, Fact]    what its agents must remember
 
-    of the step that led from `before` by `action` to `state`. In the first state of an episode `before` is that state
-    and `action` is -1. A fact is shown where the agent observes it, not where it could guess. It may change without
-    being shown; what was shown until then is no longer the case.
+    `facts` is of the step that led from `before` by `action` to `state`. In the first state of an episode `before` is
+    that state and `action` is -1. A fact is shown where the agent observes it, not where it could guess. It may change
+    without being shown; what was shown until then is no longer the case.
     """
 
     episodic: bool = True

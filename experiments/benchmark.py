@@ -6,7 +6,7 @@ training step, and prints for each
 
     compile     seconds to trace and compile it
     steps/s     environment steps per second, over all devices: the median of several measurements, least and most
-    FLOPs/step  floating-point operations in matrix products, for each environment step; see `experiments.flops`
+    FLOPs/step  floating-point operations in matrix products, for each environment step; see `benchmarks.flops`
     GFLOP/s     billions of them in a second
     memory      of one device: arguments, results and temporaries of the program
 
@@ -36,13 +36,13 @@ from jax.sharding import Mesh, PartitionSpec
 import envs
 from envs import ENVIRONMENTS
 from experiments import command_line
-from experiments.benchmark_environments import compare_environments
-from experiments.benchmark_memories import compare_memories
+from experiments.benchmarks.environments import compare_environments
+from experiments.benchmarks.flops import matmul_flops
+from experiments.benchmarks.memories import compare_memories
+from experiments.benchmarks.timing import measure, prepare
 from experiments.command_line import UsageError
 from experiments.config import Config, config_to_dict, look_up, make_policy
-from experiments.flops import matmul_flops
-from experiments.run import build
-from experiments.timing import measure, prepare
+from experiments.runs.folder import build
 from memrl.memory import MEMORIES, MemoryConfig, state_bytes_per_env
 from memrl.ppo import learn, trajectory_advantage
 from memrl.rollout import ActorState, Trajectory, rollout

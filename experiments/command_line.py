@@ -239,6 +239,12 @@ def _unknown(argument: str, parts: Sequence[Any]) -> str:
     return f"There is no option {name}; did you mean {nearest(name.replace('_', '-'), known)}?"
 
 
+def sentence(error: BaseException) -> str:
+    """An error in one line."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return first if isinstance(error, ValueError) and first else f"{type(error).__name__}: {first}"
+
+
 def make_output(folder: Path, what: str) -> bool:
     """Makes the folder that `what` is written to, if need be.
 

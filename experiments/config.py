@@ -11,7 +11,8 @@ from typing import Any, Literal, Union, get_args
 import jax.numpy as jnp
 
 from envs import ENVIRONMENTS
-from memrl.evaluation import EvaluationConfig, is_episodic
+from memrl.environment import hooks
+from memrl.evaluation import EvaluationConfig
 from memrl.memory import MEMORIES, MemoryConfig
 from memrl.networks import ActorCritic, NetworkConfig, observation_kinds
 from memrl.ppo import PPOConfig
@@ -112,7 +113,7 @@ class Config:
                 f"memory.segment_length is {segment} and a trial has {self.trial_length} steps: "
                 "a segment must not be longer than the trial."
             )
-        if not is_episodic(self.env.make()[0]):
+        if not hooks(self.env.make()[0]).episodic:
             self.evaluation.window_length(self.trial_length)
             if (longest := max(self.evaluation.horizons) * self.trial_length) > INT32_MAX:
                 raise ValueError(

@@ -61,14 +61,15 @@ import jax
 import tyro
 
 from experiments import command_line
-from experiments.cell import program_key
-from experiments.command_line import Selection, UsageError, normal, option, set_in
+from experiments.command_line import Selection, UsageError, normal, option, sentence, set_in
 from experiments.config import Config, look_up, nearest
-from experiments.log import say
-from experiments.run import build
-from experiments.runs import NOT_OF_AN_ARM
+from experiments.runs.arms import NOT_OF_AN_ARM
+from experiments.runs.folder import build
 from experiments.settings import Sweeps, check_faced, names_of, tested
-from experiments.workers import Cell, Grid, execute, load_grid, sentence
+from experiments.training.cell import program_key
+from experiments.training.log import say
+from experiments.workers.schedule import execute
+from experiments.workers.store import Cell, Grid, load_grid
 from memrl.evaluation import Setting
 
 GRIDS = Path(__file__).parent / "grids"

@@ -25,8 +25,8 @@ import tyro
 from experiments import command_line
 from experiments.command_line import UsageError
 from experiments.config import config_to_dict, load_config, make_policy
-from experiments.evaluate import load_params
-from memrl.evaluation import is_episodic
+from experiments.runs.folder import load_params
+from memrl.environment import hooks
 from memrl.introspection import (
     PROJECTED,
     TRAINING_SHARE,
@@ -127,7 +127,7 @@ def draw_trial(inside: Path, memory: str, environment: Any, env_params: Any, tra
     """Draws what applies of `attention`, `gates` and `memory.gif`; returns the names of the files."""
     recording, steps = trace.recording, len(trace.recording.over)
     shown = {name: told for name, told in trace.shown.items() if told.any()}
-    events = plotting_memory.Events(recording.over, shown, "episode" if is_episodic(environment) else "attempt")
+    events = plotting_memory.Events(recording.over, shown, "episode" if hooks(environment).episodic else "attempt")
     maps = {name: attention_map(seen, steps) for name, seen in trace.attention.items()}
     maps = {name: seen for name, seen in maps.items() if seen.any()}
     figures, written = [], []
@@ -142,7 +142,7 @@ def draw_trial(inside: Path, memory: str, environment: Any, env_params: Any, tra
         print(f"There is no picture of gates: {memory} shows none.")
     if not maps and not trace.gates:
         print("There is no memory.gif: there is nothing to see inside.")
-    elif not hasattr(environment, "render"):
+    elif hooks(environment).render is None:
         print("There is no memory.gif: the environment cannot be drawn.")
     else:
         until = min(steps, LONGEST_VIDEO)
@@ -168,7 +168,7 @@ def video(
 ) -> Iterator[tuple[np.ndarray, str]]:
     """The frames of the video and their captions: what the agent reads in a step, and what its memory does with it."""
     recording, count, total = trace.recording, 1, 0.0
-    name = "episode" if is_episodic(environment) else "attempt"
+    name = "episode" if hooks(environment).episodic else "attempt"
     for step in range(steps):
         state = jax.tree.map(lambda leaf, step=step: leaf[step], recording.states)
         picture = environment.render(state, env_params)

@@ -19,7 +19,6 @@ finds it,
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,11 +32,14 @@ from experiments import command_line
 from experiments.command_line import UsageError, make_output
 from experiments.config import make_policy
 from experiments.grid import read_sweep
-from experiments.run import build, first_difference, identity
-from experiments.runs import Arm, Run, check_complete, check_seeds, find_runs, group, unfinished
+from experiments.reporting.matrix import draw, table
+from experiments.runs.arms import Arm, check_complete, check_seeds, group
+from experiments.runs.find import Run, find_runs, unfinished
+from experiments.runs.folder import build, first_difference, identity
 from experiments.settings import Sweeps, check_faced, faced, made, names_of, tested
-from experiments.workers import load_grid
+from experiments.workers.store import load_grid
 from memrl.checkpoint import Checkpointer
+from memrl.environment import hooks
 from memrl.evaluation import (
     INTERVAL,
     EvaluationConfig,
@@ -46,13 +48,11 @@ from memrl.evaluation import (
     Setting,
     Subject,
     episode_means,
-    is_episodic,
     player_subject,
     policy_subject,
 )
 from memrl.files import write_text
 from memrl.memory import MemoryConfig
-from memrl.plotting import plot_matrix
 from memrl.sharding import device_mesh
 from memrl.tracking import write_json
 
@@ -111,7 +111,7 @@ def run(arguments: Sequence[str]) -> int:
         )
     except ValueError as error:
         raise UsageError(str(error).replace("evaluation.", "")) from error
-    if horizons != (1,) and all(is_episodic(env.make()[0]) for env in environments):
+    if horizons != (1,) and all(hooks(env.make()[0]).episodic for env in environments):
         raise UsageError(f"horizons is {options.horizons}: these episodes end by the task and cannot be made longer.")
     columns = make_columns(environments, config)
     if tests:
@@ -147,7 +147,7 @@ def make_columns(environments: Sequence[Any], config: EvaluationConfig) -> list[
     columns = []
     for name, env in zip(names_of(environments), environments, strict=True):
         environment, params = env.make()
-        for horizon in (1,) if is_episodic(environment) else sorted(config.horizons):
+        for horizon in (1,) if hooks(environment).episodic else sorted(config.horizons):
             steps = int(params.max_steps_in_episode) * horizon
             setting = Setting(
                 environment, params if horizon == 1 else params.replace(max_steps_in_episode=np.int32(steps))
@@ -228,7 +228,7 @@ def play_references(
     found: dict[str, dict[str, Any]] = {}
     for column in columns:
         environment, env_params = column.setting
-        for name, player in getattr(environment, "players", dict)().items():
+        for name, player in hooks(environment).players().items():
             if column.budget is None and column.name in agents:
                 if (environment, name) not in programs:
                     programs[environment, name] = runner.episodes(
@@ -262,99 +262,6 @@ def restore(run: Run, template: Any) -> tuple[Any, int]:
     if differs := first_difference(metadata["identity"], identity(run.config)):
         raise UsageError(f"{checkpointer.directory} is of another run: its {differs} is not the one in config.json.")
     return state.params, int(state.update)
-
-
-def find_matrices(folders: Sequence[Path], arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """What `matrix.json` holds in those of `folders` that have one.
-
-    Args:
-      folders: where runs are.
-      arms: all runs that are compared.
-
-    Raises:
-      UsageError: one is damaged, of a run that is not compared, or of another checkpoint than the last.
-    """
-    runs = {run.folder.resolve(): run for arm in arms for run in arm.runs}
-    found = []
-    for path in dict.fromkeys(folder / "matrix.json" for folder in folders if (folder / "matrix.json").is_file()):
-        again = f"Test again, python -m experiments.matrix {path.parent}, or remove it."
-        try:
-            result = json.loads(path.read_text())
-            tested = [(path.parent / run["folder"], run["update"]) for arm in result["arms"] for run in arm["runs"]]
-        except (ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"{path} is not a matrix. {again}") from error
-        for folder, update in tested:
-            if (run := runs.get(folder.resolve())) is None:
-                raise UsageError(f"{path} is of {folder} too, which is not among the runs compared. {again}")
-            if update != run.config.num_updates:
-                raise UsageError(f"{path} is of update {update} of {folder}, not of its last. {again}")
-        found.append(result)
-    return found
-
-
-def figures(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, list[float]]], dict[str, dict[str, float]]]:
-    """What is compared, success if all settings tell it, else the return; its values for each seed, by policy and
-    setting; and those of the reference players."""
-    entries = [means for arm in result["arms"] for run in arm["runs"] for means in run["settings"].values()]
-    success = all(means["outcomes"].get("success") for means in entries)
-
-    def value(means: dict[str, Any]) -> float:
-        return (means["outcomes"]["success"] if success else means["return"])["mean"]
-
-    policies: dict[str, dict[str, list[float]]] = {}
-    for arm in result["arms"]:
-        row = policies[arm["label"]] = {}
-        for run in arm["runs"]:
-            for name, means in run["settings"].items():
-                row.setdefault(name, []).append(value(means))
-    players = {
-        player: {name: value(means) for name, means in settings.items()}
-        for player, settings in result["players"].items()
-    }
-    return "success" if success else "return", policies, players
-
-
-def all_rows(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, list[float]]]]:
-    """As `figures`, policies and then players, in brackets, together."""
-    what, policies, players = figures(result)
-    rows = {f"({player})": {name: [value] for name, value in row.items()} for player, row in players.items()}
-    return what, policies | rows
-
-
-def table(result: dict[str, Any]) -> str:
-    """The figures in Markdown: rows are what was trained, columns what is tested."""
-    what, rows = all_rows(result)
-    names = [setting["name"] for setting in result["settings"]]
-    trained = {arm["label"]: arm["trained"] for arm in result["arms"]}
-    seeds = max(len(arm["runs"]) for arm in result["arms"])
-    lines = [
-        f"# {what.capitalize()} of each policy in each setting",
-        "",
-        f"Mean over {seeds} seed{'s' * (seeds > 1)} (least to most), {result['num_trials']} trials each; bold: the "
-        "setting trained in. In brackets: reference players.",
-        "",
-        f"| trained | {' | '.join(names)} |",
-        f"|---|{'---|' * len(names)}",
-    ]
-    for label, row in rows.items():
-        cells = []
-        for name in names:
-            values = row.get(name, [])
-            text = f"{np.mean(values):.2f}" if values else ""
-            text = f"**{text}**" if values and trained.get(label) == name else text
-            cells.append(text + (f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""))
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def draw(path: Path, result: dict[str, Any]) -> None:
-    """Draws the means over seeds as colours."""
-    what, rows = all_rows(result)
-    names = [setting["name"] for setting in result["settings"]]
-    means = np.array([[np.mean(row[name]) if row.get(name) else np.nan for name in names] for row in rows.values()])
-    limits = (0.0, 1.0) if what == "success" else (min(0.0, np.nanmin(means)), np.nanmax(means))
-    label = "success (share of episodes)" if what == "success" else "return"
-    plot_matrix(means, list(rows), names, path, label=label, limits=limits, xlabel="tested", ylabel="trained")
 
 
 if __name__ == "__main__":

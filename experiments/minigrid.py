@@ -25,7 +25,7 @@ from envs.minigrid_memory import MiniGridMemoryConfig
 from experiments import command_line
 from experiments.command_line import UsageError
 from experiments.config import Config, config_to_dict, load_config, look_up, make_policy
-from experiments.evaluate import load_params
+from experiments.runs.folder import load_params
 from memrl.evaluation import INTERVAL, EvaluationConfig, Measured, Runner, episode_means, policy_subject
 from memrl.memory.base import State
 from memrl.networks import ActorCritic, Inputs

@@ -1,8 +1,8 @@
 """Compares runs: `python -m experiments.report RUNS...`, folders of runs or ones that have runs below them.
 
-Runs of the same settings with different seeds are an arm; see `experiments.runs`. Every arm must have the same seeds,
-and every run its evaluation, all made alike; cells of a grid that are not done are left out, and named. What is told is
-the end of training, never the best of many evaluations. It writes, into `--output`,
+Runs of the same settings with different seeds are an arm; see `experiments.runs.arms`. Every arm must have the same
+seeds, and every run its evaluation, all made alike; cells of a grid that are not done are left out, and named. What is
+told is the end of training, never the best of many evaluations. It writes, into `--output`,
 
     report.md        tables, with intervals, and the figures
     report.json      all numbers, those of the figures and of each seed too
@@ -21,11 +21,12 @@ import tyro
 
 from experiments import command_line
 from experiments.command_line import make_output
-from experiments.comparison import measure
-from experiments.matrix import find_matrices
-from experiments.report_figures import draw
-from experiments.report_text import Page
-from experiments.runs import check_evaluations, check_seeds, find_runs, group, unfinished
+from experiments.reporting.comparison import measure
+from experiments.reporting.figures import draw
+from experiments.reporting.matrix import find_matrices
+from experiments.reporting.text import Page
+from experiments.runs.arms import check_evaluations, check_seeds, group
+from experiments.runs.find import find_runs, unfinished
 from memrl.files import write_text
 from memrl.tracking import write_json
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from memrl.environment import hooks
 from memrl.memory.base import State
 from memrl.networks import ActorCritic, Inputs
 
@@ -126,7 +127,7 @@ def rollout(
             soft_reset=soft_reset,
             trial_return=trial_return,
             over=info.get("soft_reset", done),
-            outcomes={name: info[name].astype(jnp.float32) for name in getattr(environment, "outcomes", ())},
+            outcomes={name: info[name].astype(jnp.float32) for name in hooks(environment).outcomes},
         )
         actor = ActorState(
             environment=state,

@@ -39,7 +39,7 @@ def test_every_config_and_environment_is_named():
 
 
 def test_the_table_of_memories_is_the_one_that_was_measured():
-    from experiments.benchmark_memories import table_head, table_row
+    from experiments.benchmarks.memories import table_head, table_row
     from memrl.memory import MEMORIES
 
     measured = json.loads((README.parent / "experiments/results/speed/memories.json").read_text())["memories"]

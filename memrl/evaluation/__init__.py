@@ -1,6 +1,5 @@
 """Evaluation: a frozen policy in trials longer than those it learned in, in other settings, with less memory."""
 
-from memrl.environment import is_episodic
 from memrl.evaluation.config import EvaluationConfig, Setting, memory_sizes
 from memrl.evaluation.episodes import episode_means
 from memrl.evaluation.evaluator import evaluate
@@ -20,7 +19,6 @@ __all__ = [
     "episode_means",
     "evaluate",
     "in_context",
-    "is_episodic",
     "memory_sizes",
     "player_subject",
     "policy_subject",

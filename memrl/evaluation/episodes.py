@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from memrl.environment import hooks
 from memrl.evaluation.config import EvaluationConfig, Setting, memory_sizes
 from memrl.evaluation.subjects import Measured, Runner, player_subject, policy_subject
 from memrl.memory.base import MemoryConfig, state_bytes_per_env
@@ -36,7 +37,7 @@ def evaluate_episodes(
         environment, env_params = setting
         agent = policy_subject(make_policy(memory), environment, config.num_trials)
         references = {}
-        for name, player in getattr(environment, "players", dict)().items():
+        for name, player in hooks(environment).players().items():
             if (environment, name) not in players:
                 players[environment, name] = run.episodes(player_subject(player, agent, environment))
             references[name] = episode_means(players[environment, name](env_params), environment)
@@ -83,6 +84,6 @@ def episode_means(measured: Measured, environment: Any) -> dict[str, Any]:
     told = measured.over > 0
     outcomes = {
         name: share(measured.outcomes[name][told] / measured.over[told]) if told.sum() > 1 else None
-        for name in getattr(environment, "outcomes", ())
+        for name in hooks(environment).outcomes
     }
     return {"return": summary(measured.reward), "length": summary(measured.steps), "outcomes": outcomes}

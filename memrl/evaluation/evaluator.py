@@ -11,7 +11,7 @@ their end. Either is also asked in the other settings that the environment names
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from memrl.environment import is_episodic
+from memrl.environment import hooks
 from memrl.evaluation.config import EvaluationConfig, Setting
 from memrl.evaluation.episodes import evaluate_episodes
 from memrl.evaluation.result import INTERVAL
@@ -58,8 +58,8 @@ def evaluate(
       ValueError: the windows do not divide the trial.
     """
     memory = memory.without_noise()
-    episodic = is_episodic(trained.environment)
-    players = getattr(trained.environment, "players", dict)()
+    environment = hooks(trained.environment)
+    episodic, players = environment.episodic, environment.players()
     common = {
         "seed": config.seed,
         "num_trials": config.num_trials,

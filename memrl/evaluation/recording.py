@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl.environment import is_episodic
+from memrl.environment import hooks
 from memrl.networks import ActorCritic
 from memrl.rollout import initial_actor_state, rollout
 
@@ -22,6 +22,14 @@ class Recording(NamedTuple):
     """Whether the step ended an attempt or an episode, bool `[T]`."""
 
 
+def in_one_trial(environment: Any, env_params: Any, length: int) -> Any:
+    """`env_params` with which `length` steps are all of one trial, if trials are a fixed number of steps."""
+    if hooks(environment).episodic:
+        return env_params
+    # A trial that ended with its last step would have been reset by then.
+    return env_params.replace(max_steps_in_episode=jnp.int32(length + 1))
+
+
 def record_trial(
     policy: ActorCritic, environment: Any, env_params: Any, params: Any, length: int, key: jax.Array
 ) -> Recording:
@@ -29,9 +37,7 @@ def record_trial(
 
     If trials are a fixed number of steps, all are of one trial; else episodes follow each other.
     """
-    if not is_episodic(environment):
-        # A trial that ended with its last step would have been reset by then.
-        env_params = env_params.replace(max_steps_in_episode=jnp.int32(length + 1))
+    env_params = in_one_trial(environment, env_params, length)
 
     def step(actor: Any, _: None) -> tuple[Any, tuple[Any, jax.Array, jax.Array]]:
         actor, trajectory = rollout(policy, environment, env_params, params, actor, 1)

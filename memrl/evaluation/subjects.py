@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from memrl import sharding
+from memrl.environment import Player, hooks
 from memrl.evaluation.config import EvaluationConfig
 from memrl.networks import ActorCritic
 from memrl.rollout import initial_actor_state, rollout
@@ -60,12 +61,8 @@ def _measured(reward: jax.Array, tokens: jax.Array, over: jax.Array, outcomes: d
     return Measured(reward.astype(jnp.float32), tokens, jnp.ones_like(tokens), over.astype(jnp.float32), told)
 
 
-def player_subject(player: Any, agent: Subject, environment: Any) -> Subject:
-    """A reference player on the tasks of `agent`.
-
-    `player` has `initial_state(env_params) -> player_state` and
-    `act(key, player_state, environment_state, env_params) -> (player_state, action)`, both for one environment.
-    """
+def player_subject(player: Player, agent: Subject, environment: Any) -> Subject:
+    """A reference player on the tasks of `agent`."""
 
     def begin(key: jax.Array, env_params: Any) -> Any:
         actor = agent.begin(key, env_params)
@@ -87,7 +84,7 @@ def player_subject(player: Any, agent: Subject, environment: Any) -> Subject:
             player_state = jax.tree.map(
                 lambda fresh, old: jnp.where(done, fresh, old), player.initial_state(env_params), player_state
             )
-            outcomes = {name: info[name] for name in getattr(environment, "outcomes", ())}
+            outcomes = {name: info[name] for name in hooks(environment).outcomes}
             measured = _measured(reward, jnp.float32(0), info.get("soft_reset", done), outcomes)
             return (player_state, environment_state, key), measured, done
 

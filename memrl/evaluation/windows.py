@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from memrl.environment import hooks
 from memrl.evaluation.config import EvaluationConfig, Setting, memory_sizes
 from memrl.evaluation.subjects import Measured, Runner, Subject, player_subject, policy_subject
 from memrl.memory.base import MemoryConfig, state_bytes_per_env
@@ -34,7 +35,7 @@ def evaluate_windows(
     agent = policy_subject(make_policy(memory), environment, config.num_trials)
     players = {
         name: trials_of(player_subject(player, agent, environment))
-        for name, player in getattr(environment, "players", dict)().items()
+        for name, player in hooks(environment).players().items()
     }
     agents: dict[MemoryConfig, Callable[[int], Measured]] = {}
     entries: list[list[dict[str, Any]]] = [[] for _ in params]

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl.introspection.trace import Look, Now, advance, begin_trials, in_one_trial
+from memrl.evaluation.recording import in_one_trial
+from memrl.introspection.trace import Look, Now, advance, begin_trials
 from memrl.memory.base import Memory, State
 from memrl.networks import ActorCritic
 from memrl.statistics import wilson_interval

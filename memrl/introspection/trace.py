@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl.environment import is_episodic
-from memrl.evaluation.recording import Recording
+from memrl.environment import hooks
+from memrl.evaluation.recording import Recording, in_one_trial
 from memrl.memory.attention import ring_index
 from memrl.memory.base import Memory, State
 from memrl.memory.hcam import ChunkMemory
@@ -96,19 +96,9 @@ def advance(
 
 def facts_of(environment: Any, env_params: Any, now: Now) -> dict[str, tuple[jax.Array, jax.Array]]:
     """What the environment tells of its facts; empty if it tells none."""
-    if not hasattr(environment, "facts"):
-        return {}
-    actor = now.actor
-    facts = jax.vmap(environment.facts, (0, 0, 0, None))(now.before, actor.inputs.action, actor.environment, env_params)
+    actor, facts = now.actor, hooks(environment).facts
+    facts = jax.vmap(facts, (0, 0, 0, None))(now.before, actor.inputs.action, actor.environment, env_params)
     return {name: tuple(fact) for name, fact in facts.items()}
-
-
-def in_one_trial(environment: Any, env_params: Any, length: int) -> Any:
-    """`env_params` with which `length` steps are all of one trial, if trials are a fixed number of steps."""
-    if is_episodic(environment):
-        return env_params
-    # A trial that ended with its last step would have been reset by then.
-    return env_params.replace(max_steps_in_episode=jnp.int32(length + 1))
 
 
 def trace_trial(

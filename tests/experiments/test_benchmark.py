@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from experiments import benchmark, benchmark_environments, benchmark_memories, timing
+from experiments import benchmark
+from experiments.benchmarks import environments as benchmark_environments
+from experiments.benchmarks import memories as benchmark_memories
+from experiments.benchmarks import timing
+from experiments.benchmarks.flops import matmul_flops
 from experiments.command_line import UsageError
-from experiments.flops import matmul_flops
 from memrl.memory import FCT, GRU, Memo
 from memrl.sharding import AXIS, device_mesh
 

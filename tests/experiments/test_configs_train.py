@@ -8,8 +8,8 @@ import pytest
 from tiny import SIZES, TINY_ENVIRONMENTS
 
 from envs import ENVIRONMENTS
-from experiments import run
 from experiments.configs import CONFIGS
+from experiments.runs.folder import build
 from memrl.sharding import device_mesh
 
 NAMES = {kind: name for name, kind in ENVIRONMENTS.items()}
@@ -29,7 +29,7 @@ def test_every_config_trains(name):
         total_steps=160,
     )
     assert config.num_updates == 2
-    training = run.build(config, device_mesh())
+    training = build(config, device_mesh())
     state = training.initial_state(jax.random.key(config.seed))
     before = jax.device_get(state.params)
     for _ in range(config.num_updates):

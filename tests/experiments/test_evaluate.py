@@ -9,7 +9,9 @@ from tools import main_of
 
 from envs.dark_key_to_door import DarkKeyToDoor
 from experiments import evaluate, run
-from experiments.evaluate import evaluate_run
+from experiments.reporting.table import summary
+from experiments.runs import evaluation
+from experiments.runs.evaluation import evaluate_run
 
 TINY = [
     *("--config", "fct_gridworld", "--total-steps", "112", "--tracking.wandb", "disabled"),
@@ -62,7 +64,7 @@ def test_a_run_ends_with_its_evaluation(trained):
             assert image.format == "PNG"
     with Image.open(trained / "trial.gif") as image:
         assert image.n_frames == 11  # before the first step and after each of ten
-        assert image.width >= evaluate.NARROWEST_ANIMATION
+        assert image.width >= evaluation.NARROWEST_ANIMATION
 
 
 def test_the_tool_in_a_process_of_its_own(trained, folder, run_python):
@@ -123,7 +125,7 @@ def test_summary():
     result = {
         "trial_length": 30, "window_length": 10, "players": ["oracle"], "in_context": gain, "windows": [entry]
     }  # fmt: skip
-    assert evaluate.summary(result).splitlines() == [
+    assert summary(result).splitlines() == [
         "oracle: 24.00 in 30 steps, 8.00 in the first 10, 8.00 in the last.",
         "In the last 10 of 30 steps the agent collects 75.0% of what the oracle does in 10 on average.",
         "In the last 10 of 30 steps the agent collects 3.00 times its first 10.",

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from tools import finish, wait_for
 
-from experiments import command_line, grid, report, workers
+from experiments import command_line, grid, report
 from experiments.command_line import UsageError
 from experiments.configs import CONFIGS
-from experiments.workers import Cell, Grid, batches, load_grid, read_status, save_grid
+from experiments.workers import places as places_of_workers
+from experiments.workers import schedule
+from experiments.workers.store import Cell, Grid, claim, grid_lock, load_grid, read_status, save_grid
 from memrl.memory import FCT, GRU
 from memrl.tracking import read_metrics
 
@@ -295,17 +297,17 @@ def test_a_folder_that_holds_something_else(tmp_path):
     folder.mkdir()
     save_grid(Grid((cell,), (0, 1), {}), folder)
     assert load_grid(folder) == Grid((cell,), (0, 1), {})
-    workers.claim(Grid((cell,), (0, 1), {}), folder)
+    claim(Grid((cell,), (0, 1), {}), folder)
     with pytest.raises(
         UsageError, match=r"grid holds another grid: go on with it \(--resume .*\) or name another --ou"
     ):
-        workers.claim(Grid((cell,), (0, 2), {}), folder)
+        claim(Grid((cell,), (0, 2), {}), folder)
     with pytest.raises(UsageError, match=r"cannot be the folder of a grid: it is not empty\.$"):
-        workers.claim(Grid((cell,), (0, 1), {}), tmp_path)
+        claim(Grid((cell,), (0, 1), {}), tmp_path)
     with pytest.raises(UsageError, match=r"^There is no grid in .*: it has no grid\.json\.$"):
         load_grid(tmp_path)
-    with workers.grid_lock(folder), pytest.raises(UsageError, match=r"^Another process is working on the grid in "):
-        workers.execute(Grid((cell,), (0, 1), {}), folder)
+    with grid_lock(folder), pytest.raises(UsageError, match=r"^Another process is working on the grid in "):
+        schedule.execute(Grid((cell,), (0, 1), {}), folder)
 
 
 # Who does what
@@ -319,10 +321,10 @@ def test_batches():
         for n in range(1, 7)
     ]
     other = Cell("other", dataclasses.replace(config, memory=GRU(features=3)))
-    assert batches([*same, other], 1) == [["1", "2", "3", "4", "5", "6"], ["other"]]
-    assert batches([*same, other], 2) == [["1", "2", "3"], ["4", "5", "6"], ["other"]]
-    assert sorted(map(len, batches([*same, other], 20))) == [1] * 7
-    assert sorted(name for batch in batches([*same, other], 4) for name in batch) == [
+    assert schedule.batches([*same, other], 1) == [["1", "2", "3", "4", "5", "6"], ["other"]]
+    assert schedule.batches([*same, other], 2) == [["1", "2", "3"], ["4", "5", "6"], ["other"]]
+    assert sorted(map(len, schedule.batches([*same, other], 20))) == [1] * 7
+    assert sorted(name for batch in schedule.batches([*same, other], 4) for name in batch) == [
         "1",
         "2",
         "3",
@@ -336,14 +338,14 @@ def test_batches():
 def test_each_worker_has_gpus_of_its_own(monkeypatch, tmp_path):
     """And no more of them, or of virtual devices on a CPU, than a run asks for."""
 
-    def places(devices: int | None, count: int | None = None) -> workers.Places:
+    def places(devices: int | None, count: int | None = None) -> places_of_workers.Places:
         config = dataclasses.replace(CONFIGS["gru_bandit"].config, devices=devices)
-        return workers.Places(tmp_path, 0, Grid((Cell("a", config),), (0,), {}), count, "pool", {})
+        return places_of_workers.Places(tmp_path, 0, Grid((Cell("a", config),), (0,), {}), count, "pool", {})
 
     assert places(None).environments == [{"JAX_NUM_CPU_DEVICES": "1"}]
     assert places(2, 3).environments == [{"JAX_NUM_CPU_DEVICES": "2"}] and places(2, 3).count == 3
-    monkeypatch.setattr(workers.jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(workers.jax, "device_count", lambda: 4)
+    monkeypatch.setattr(places_of_workers.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(places_of_workers.jax, "device_count", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert places(None).environments == [{"CUDA_VISIBLE_DEVICES": str(gpu)} for gpu in range(4)]
     assert places(None).count == 4 and places(None, 8).count == 8  # two to a GPU
@@ -375,7 +377,7 @@ GRID = [*TINY, "--sweep", "ppo.learning-rate=0.001,1e30", "--seeds", "0..1", "--
 def finished(start, tmp_path_factory) -> tuple[Path, str]:
     """The folder of a grid that nothing disturbed, and what it said."""
     folder = tmp_path_factory.mktemp("grids") / "finished"
-    return folder, finish(start("grid", *GRID, "--output", folder), workers.FAILED)
+    return folder, finish(start("grid", *GRID, "--output", folder), schedule.FAILED)
 
 
 @pytest.mark.timeout(300)
@@ -417,7 +419,7 @@ def test_what_is_done_stays_and_what_failed_is_tried_again(finished, capsys):
     good = folder / "ppo.learning_rate=0.001"
     before = {path: path.read_bytes() for path in good.rglob("*") if path.is_file()}
     first_log = read_status(folder / "ppo.learning_rate=1e30")["log"]
-    assert workers.execute(load_grid(folder), folder) == workers.FAILED
+    assert schedule.execute(load_grid(folder), folder) == schedule.FAILED
     assert "2 cells of 2 seeds, 1 of them done; 1 at a time." in capsys.readouterr().out
     assert {path: path.read_bytes() for path in good.rglob("*") if path.is_file()} == before
     assert read_status(folder / "ppo.learning_rate=1e30")["log"] != first_log
@@ -436,7 +438,7 @@ def test_killed_and_resumed_is_the_same_grid(start, finished, tmp_path):
     os.close(descriptor)
     good = "ppo.learning_rate=0.001"
     assert read_status(folder / good)["state"] != "done"
-    assert workers.execute(load_grid(folder), folder) == workers.FAILED
+    assert schedule.execute(load_grid(folder), folder) == schedule.FAILED
     assert learned(folder / good) == learned(finished[0] / good)
     for seed in (0, 1):
         one, other = (root / good / f"seed{seed}" / "evaluation.json" for root in (folder, finished[0]))
@@ -446,14 +448,14 @@ def test_killed_and_resumed_is_the_same_grid(start, finished, tmp_path):
 STOPPED_WHILE_IT_EVALUATES = """
 import os, signal, sys, time
 from pathlib import Path
-from experiments import workers
+from experiments.workers import work
 
 def train_cell(*_):
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(60)
 
-workers.train_cell = train_cell
-sys.exit(workers.work(Path(sys.argv[1]), ["a", "b"], "its log"))
+work.train_cell = train_cell
+sys.exit(work.work(Path(sys.argv[1]), ["a", "b"], "its log"))
 """
 
 
@@ -499,7 +501,7 @@ def test_a_worker_that_is_killed_fails_its_cell(start, tmp_path):
 def test_jobs_of_a_cluster(start, tmp_path):
     folder = tmp_path / "grid"
     arguments = ["--seeds", "0", "--workers", "2", "--cluster", "local", "--job", "timeout_min=5", "--output", folder]
-    said = finish(start("grid", *GRID, *arguments), workers.FAILED)
+    said = finish(start("grid", *GRID, *arguments), schedule.FAILED)
     assert "done    ppo.learning_rate=0.001" in said and "failed  ppo.learning_rate=1e30" in said
     assert Path(read_status(folder / "ppo.learning_rate=0.001")["log"]).parent == folder / "jobs"
 
@@ -507,4 +509,4 @@ def test_jobs_of_a_cluster(start, tmp_path):
 def test_bad_jobs(tmp_path):
     cell = Cell("a", CONFIGS["gru_bandit"].config)
     with pytest.raises(UsageError, match=r"^--cluster local: Parameter|Unknown"):
-        workers.execute(Grid((cell,), (0,), {}), tmp_path / "grid", cluster="local", job={"timeout_hours": 3})
+        schedule.execute(Grid((cell,), (0,), {}), tmp_path / "grid", cluster="local", job={"timeout_hours": 3})

@@ -15,7 +15,7 @@ from experiments.command_line import make_mesh
 from experiments.config import config_to_dict
 from experiments.inspect import inspect_run
 from experiments.run import Options as RunOptions
-from experiments.run import build, identity
+from experiments.runs.folder import build, identity
 from memrl.checkpoint import Checkpointer
 from memrl.tracking import write_json
 

@@ -12,10 +12,10 @@ from envs.bandit import BanditConfig
 from envs.repeat import RepeatFirstConfig
 from envs.t_maze import TMazeConfig
 from experiments import command_line, matrix, report
-from experiments.cell import train_cell
 from experiments.command_line import UsageError
 from experiments.configs import CONFIGS
 from experiments.settings import names_of
+from experiments.training.cell import train_cell
 from memrl.evaluation import EvaluationConfig
 from memrl.memory import FCT, GRU, MemoryConfig
 from memrl.networks import NetworkConfig

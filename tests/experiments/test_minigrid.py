@@ -12,9 +12,10 @@ from tiny import tiny_memory
 from tools import main_of
 
 from envs.minigrid_memory import DONE, EAST, FORWARD, LEFT, RIGHT, WALL, WEST, MiniGridMemoryConfig
-from experiments import minigrid, run
+from experiments import minigrid
 from experiments.config import Config, config_to_dict, load_config
 from experiments.minigrid import play_ours, play_theirs
+from experiments.runs.folder import build, identity
 from memrl.checkpoint import Checkpointer
 from memrl.networks import NetworkConfig, Outputs
 from memrl.ppo import PPOConfig
@@ -80,8 +81,8 @@ def trained(tmp_path_factory):
     folder.mkdir()
     write_json(folder / "config.json", config_to_dict(config))
     with Checkpointer(folder / "checkpoints") as checkpointer:
-        state = run.build(config, device_mesh(1)).initial_state(jax.random.key(0))
-        checkpointer.save(0, state, {"identity": run.identity(config)})
+        state = build(config, device_mesh(1)).initial_state(jax.random.key(0))
+        checkpointer.save(0, state, {"identity": identity(config)})
     return folder
 
 

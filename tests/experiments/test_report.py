@@ -10,10 +10,10 @@ from synthetic_runs import episodes, gridworld, t_maze, windows, write_run
 from tools import main_of
 
 from experiments import report
-from experiments.comparison import binned
-from experiments.published import PUBLISHED, published
-from experiments.report_text import clock, number
-from experiments.runs import find_runs
+from experiments.reporting.comparison import binned
+from experiments.reporting.published import PUBLISHED, published
+from experiments.reporting.text import clock, number
+from experiments.runs.find import find_runs
 
 SUCCESS = {"gru": 0.9, "fct": 0.6, "none": 0.25}
 """Of seed 1; a twentieth less and more for seeds 0 and 2."""

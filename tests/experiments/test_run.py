@@ -20,6 +20,8 @@ from tools import finish, wait_for
 from experiments import command_line, run
 from experiments.config import load_config
 from experiments.configs import CONFIGS
+from experiments.runs.folder import build, make_folder
+from experiments.training.loop import train
 from memrl.checkpoint import Checkpointer
 from memrl.tracking import read_metrics
 
@@ -51,7 +53,7 @@ def learned(folder: Path) -> list[dict]:
 def final_state(folder: Path) -> list[np.ndarray]:
     """The arrays of the last checkpoint."""
     config = load_config(folder)
-    training = run.build(config, command_line.make_mesh(config))
+    training = build(config, command_line.make_mesh(config))
     state, _ = Checkpointer(folder / "checkpoints").restore(
         jax.eval_shape(training.initial_state, jax.random.key(0)), config.num_updates
     )
@@ -139,7 +141,7 @@ def test_killed_and_resumed_is_the_same_run(start, finished, tmp_path):
     assert len(learned(folder)) < UPDATES
     config = load_config(folder)
     mesh = command_line.make_mesh(config)
-    assert run.train(config, folder, run.build(config, mesh), mesh, ["this process"]) is None
+    assert train(config, folder, build(config, mesh), mesh, ["this process"]) is None
     assert_same_run(folder, finished[0])
 
 
@@ -258,9 +260,9 @@ def test_a_folder_that_holds_something_is_left_alone(capsys, monkeypatch, finish
 def test_the_folder_of_a_run_is_a_new_one(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     config = CONFIGS["gru_gridworld"].config
-    folders = [run.make_folder(dataclasses.replace(config, seed=seed), None) for seed in (0, 0, 1, 0)]
+    folders = [make_folder(dataclasses.replace(config, seed=seed), None) for seed in (0, 0, 1, 0)]
     assert [str(folder) for folder in folders] == [f"runs/gru_gridworld-seed{end}" for end in ("0", "0-2", "1", "0-3")]
-    assert run.make_folder(config, folders[0]) == folders[0]  # still empty
+    assert make_folder(config, folders[0]) == folders[0]  # still empty
 
 
 @pytest.mark.parametrize(

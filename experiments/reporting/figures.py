@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.comparison import Figures
+from experiments.reporting.comparison import Figures
 from memrl.plotting import (
     Beside,
     Curve,

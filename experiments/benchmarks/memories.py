@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.timing import measure, prepare
+from experiments.benchmarks.timing import measure, prepare
 from memrl.memory import MemoryConfig, state_bytes_per_env
 
 HORIZONS = (512, 4096, 65_536)

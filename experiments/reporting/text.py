@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from experiments.comparison import Figures
-from experiments.report_figures import settings_matrix
+from experiments.reporting.comparison import Figures
+from experiments.reporting.figures import settings_matrix
 from memrl.statistics import INTERVAL
 
 ENOUGH_SEEDS = 5

@@ -12,9 +12,10 @@ import jax
 
 from experiments.command_line import UsageError, make_mesh
 from experiments.config import Config, config_to_dict, make_policy
-from experiments.evaluate import evaluate_seeds
-from experiments.log import DivergedError, Log, Progress, say
-from experiments.run import StopRequest, first_difference, identity, open_files
+from experiments.runs.evaluation import evaluate_seeds
+from experiments.runs.folder import first_difference, identity, open_files
+from experiments.training.log import DivergedError, Log, Progress, say
+from experiments.training.stop import StopRequest
 from memrl.checkpoint import Checkpointer
 from memrl.ppo import NUMBERS
 from memrl.tracking import write_json

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from experiments.timing import Program, measure, prepare
+from experiments.benchmarks.timing import Program, measure, prepare
 from memrl.sharding import AXIS, device_mesh, shardings, split_specs
 
 COPIES = 1024

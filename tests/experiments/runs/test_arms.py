@@ -8,7 +8,8 @@ import pytest
 from synthetic_runs import UPDATES, episodes, gridworld, t_maze, windows, write_run
 
 from experiments.command_line import UsageError
-from experiments.runs import check_evaluations, check_seeds, find_runs, group
+from experiments.runs.arms import check_evaluations, check_seeds, group
+from experiments.runs.find import find_runs
 
 
 def labels(folder):

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments import matrix
 from experiments.config import config_to_dict
-from experiments.published import published
-from experiments.runs import Arm, Run
+from experiments.reporting import matrix
+from experiments.reporting.published import published
+from experiments.runs.arms import Arm
+from experiments.runs.find import Run
 from memrl.memory import MEMORIES
 from memrl.plotting import window_centres
 from memrl.statistics import (

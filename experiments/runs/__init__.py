@@ -1,0 +1,1 @@
+"""The folders of runs: one of them, all below a folder, and those that differ in nothing but their seed."""

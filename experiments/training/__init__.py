@@ -1,0 +1,1 @@
+"""Trains: one run, or the seeds of a cell of a grid together."""

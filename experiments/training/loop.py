@@ -1,0 +1,70 @@
+"""Trains one run: from its latest checkpoint, or from the start, to the end."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from experiments.command_line import UsageError
+from experiments.config import Config
+from experiments.runs.folder import first_difference, identity, open_files
+from experiments.training.log import Log, Progress, say
+from experiments.training.stop import StopRequest
+from memrl.checkpoint import Checkpointer
+from memrl.training import Training
+
+
+def train(
+    config: Config, folder: Path, training: Training, mesh: Mesh, command: Sequence[str]
+) -> signal.Signals | None:
+    """Trains from the latest checkpoint in `folder`, or from the start, to the end.
+
+    Returns:
+      The signal that asked to stop, the state then saved; None if none did.
+
+    Raises:
+      CheckpointError, UsageError: the latest checkpoint is damaged or of another run; nothing has been changed.
+      DivergedError: a loss or gradient is not finite; all checkpoints are from before that.
+    """
+    key = jax.random.key(config.seed)
+    with contextlib.ExitStack() as stack:
+        checkpointer = stack.enter_context(Checkpointer(folder / "checkpoints"))
+        state, update, seconds = None, 0, 0.0
+        if checkpointer.latest() is not None:
+            # Shapes of `initial_state` carry its shardings: every array is read to where it belongs.
+            state, metadata = checkpointer.restore(jax.eval_shape(training.initial_state, key))
+            if differs := first_difference(metadata["identity"], identity(config)):
+                raise UsageError(f"{checkpointer.directory} is of another run: its {differs} is not the one here.")
+            update, seconds = int(state.update), metadata["seconds"]
+
+        tracker = None
+        if jax.process_index() == 0:
+            tracker = stack.enter_context(open_files(config, folder, update, mesh, command, folder.name))
+        stop = stack.enter_context(StopRequest())
+        if update < config.num_updates:
+            devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' * (mesh.size > 1)}"
+            say(f"{folder}: {update} of {config.num_updates} updates done. Compiling for {devices} ...", end=" ")
+            start = time.perf_counter()
+            state = training.initial_state(key) if state is None else state
+            advance = training.advance.lower(state).compile()
+            say(f"took {time.perf_counter() - start:.0f} s.")
+            progress = Progress(config, update)
+            stack.callback(progress.end)
+            log = Log(config, tracker, update, seconds, progress)
+
+            def save() -> None:
+                log.flush()  # first: metrics.jsonl then misses no update, and what has diverged is not saved
+                checkpointer.save(update, state, {"seconds": log.seconds, "identity": identity(config)})
+
+            while update < config.num_updates and not stop.pending():
+                state, metrics = advance(state)
+                update += config.updates_per_chunk
+                log.add(metrics)
+                if update % config.checkpoint_every < config.updates_per_chunk:
+                    save()
+            save()
+        return stop.received

@@ -1,0 +1,138 @@
+"""Where workers are: processes on this machine, or jobs on a cluster."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+
+from experiments.command_line import UsageError, sentence
+from experiments.workers.store import Grid
+from experiments.workers.work import OWNED, job
+
+JOBS = 8
+"""Jobs at the same time on a cluster, unless told otherwise."""
+
+
+class Worker(Protocol):
+    """One that works, or has."""
+
+    log: str
+    """The file of what it says."""
+
+    def ended(self) -> str | None:
+        """How it ended, in words; None if it has not."""
+
+    def stop(self) -> None:
+        """Asks it to save its state and to stop."""
+
+    def kill(self) -> None:
+        """Ends it at once."""
+
+
+class Process:
+    """A worker on this machine."""
+
+    def __init__(self, folder: Path, names: Sequence[str], lock: int, environment: dict[str, str]):
+        """`lock` is the descriptor that keeps others out of the grid, which then holds until the worker has ended."""
+        logs = folder / "logs"
+        logs.mkdir(exist_ok=True)
+        log = next(path for n in itertools.count(1) if not (path := logs / f"worker-{n}.log").exists())
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "experiments.workers.work", str(folder), str(log), *names],
+                env={**os.environ, **environment, OWNED: "1"},
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                pass_fds=(lock,),
+                start_new_session=True,  # or Ctrl-C would reach it twice, from the terminal and from here
+            )
+        self.log = str(log)
+
+    def ended(self) -> str | None:
+        status = self.process.poll()
+        if status is None:
+            return None
+        self.process.stdin.close()
+        return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+    def stop(self) -> None:
+        self.process.terminate()
+
+    def kill(self) -> None:
+        with self.process:  # waits for it, and closes its pipe
+            self.process.kill()
+
+
+class Job:
+    """A worker on a cluster."""
+
+    def __init__(self, folder: Path, names: Sequence[str], executor: Any):
+        self.folder = folder
+        self.job = executor.submit(job, folder, list(names))
+        self.log = str(self.job.paths.stderr)
+
+    def ended(self) -> str | None:
+        return f"ended as {self.job.state}" if self.job.done() else None
+
+    def stop(self) -> None:
+        (self.folder / "stop").touch()
+        if self.job.state == "PENDING":
+            self.job.cancel(check=False)
+
+    def kill(self) -> None:
+        self.job.cancel(check=False)
+
+
+class Places:
+    """Where workers are started, so many at a time."""
+
+    def __init__(self, folder: Path, lock: int, grid: Grid, count: int | None, cluster: str, job: dict[str, Any]):
+        """As the options of `experiments.grid` say. Starts nothing yet; UsageError if it could not."""
+        self.folder, self.lock, self.executor = folder, lock, None
+        # A worker has no more devices than its runs ask for: how many workers there are changes no result.
+        devices = max(cell.config.devices or 1 for cell in grid.cells)
+        self.environments = [{"JAX_NUM_CPU_DEVICES": str(devices)}]
+        if cluster == "pool":
+            if jax.default_backend() == "gpu":
+                visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+                gpus = visible.split(",") if visible else [str(number) for number in range(jax.device_count())]
+                groups = [gpus[first : first + devices] for first in range(0, len(gpus) - devices + 1, devices)]
+                self.environments = [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
+                if not groups:
+                    raise UsageError(f"devices is {devices} and this machine offers {len(gpus)} of them.")
+                cores = len(groups) * devices
+            else:
+                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            self.count = count or max(1, cores // devices)
+        else:
+            self.executor = make_executor(folder, cluster, job)
+            self.count = count or JOBS
+
+    def start(self, names: Sequence[str], place: int) -> Worker:
+        """Starts a worker at a place, from 0 to `count` - 1."""
+        environment = self.environments[place % len(self.environments)]
+        if self.executor is None:
+            return Process(self.folder, names, self.lock, environment)
+        os.environ.update(environment)  # which jobs inherit
+        return Job(self.folder, names, self.executor)
+
+
+def make_executor(folder: Path, cluster: str, parameters: dict[str, Any]) -> Any:
+    """What submits jobs; UsageError if it cannot be had, or knows no such parameters."""
+    try:
+        import submitit
+    except ImportError:
+        raise UsageError("--cluster needs submitit: pip install 'memrl[cluster]'.") from None
+    try:
+        executor = submitit.AutoExecutor(folder / "jobs", cluster=cluster)
+        executor.update_parameters(**{"timeout_min": 24 * 60, "name": folder.name, **parameters})
+    except (RuntimeError, NameError, AssertionError, ValueError) as error:
+        raise UsageError(f"--cluster {cluster}: {sentence(error)}") from error
+    return executor

@@ -1,0 +1,87 @@
+"""What a grid says while it is trained, and at its end."""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.training.log import say
+from experiments.workers.store import Grid, read_status
+
+
+class Report:
+    """Says which cells are done and how long the others will take."""
+
+    def __init__(self, grid: Grid, folder: Path, names: Sequence[str]):
+        """`names` are the cells to be trained."""
+        self.folder, self.names = folder, list(names)
+        self.ended: dict[str, dict[str, Any]] = {}
+        self.width = max(len(cell.name) for cell in grid.cells)
+        self.start, self.shown = time.monotonic(), ""
+
+    def show(self) -> None:
+        """Says what is new."""
+        for name in self.names:
+            if name not in self.ended and (status := read_status(self.folder / name))["state"] in ("done", "failed"):
+                self.ended[name] = status
+                self._clear()
+                say(line(self.folder / name, status, self.width))
+        failed = sum(status["state"] == "failed" for status in self.ended.values())
+        elapsed = time.monotonic() - self.start
+        progress = f"{len(self.ended) - failed} of {len(self.names)} cells done, {failed} failed"
+        if self.ended and len(self.ended) < len(self.names):
+            left = elapsed * (len(self.names) / len(self.ended) - 1)
+            progress += f", about {minutes(left)} left"
+        if sys.stdout.isatty() and progress != self.shown:
+            self._clear()
+            say(progress, end="")
+        self.shown = progress
+
+    def _clear(self) -> None:
+        if sys.stdout.isatty():
+            say("\r\x1b[K", end="")
+
+
+def line(folder: Path, status: dict[str, Any], width: int) -> str:
+    """How a cell ended, in one line."""
+    text = f"{status['state']:8}{folder.name:{width}}  {minutes(status['seconds']):>8}"
+    if status["state"] == "failed":
+        return f"{text}  {status['error']} See {status['log']}"
+    return f"{text}  {measure(folder)}" if status["state"] == "done" else text
+
+
+def measure(folder: Path) -> str:
+    """The success of the runs of a cell, if it is told, or their return: the mean over seeds, least and most."""
+    evaluations = [json.loads(path.read_text()) for path in sorted(folder.glob("seed*/evaluation.json"))]
+    found = [main_measure(evaluation) for evaluation in evaluations]
+    if not found:
+        return ""
+    values = [value for _, value in found]
+    return f"{found[0][0]} {statistics.fmean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def main_measure(evaluation: dict[str, Any]) -> tuple[str, float]:
+    """What an evaluation found in the setting trained in: success if the environment tells it, else the return."""
+    if "windows" in evaluation:
+        return "return", sum(evaluation["windows"][0]["return_per_window"])
+    entry = evaluation["episodes"][0]
+    if entry["outcomes"].get("success"):
+        return "success", entry["outcomes"]["success"]["mean"]
+    return "return", entry["return"]["mean"]
+
+
+def minutes(seconds: float) -> str:
+    """A time as minutes and seconds."""
+    whole, rest = divmod(round(seconds), 60)
+    return f"{whole}:{rest:02}"
+
+
+def print_table(grid: Grid, folder: Path) -> None:
+    """Prints what has become of every cell."""
+    width = max(len(cell.name) for cell in grid.cells)
+    say("")
+    for cell in grid.cells:
+        say(line(folder / cell.name, read_status(folder / cell.name), width))
