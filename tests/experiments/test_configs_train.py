@@ -1,4 +1,9 @@
-"""Every config trains: two updates in tiny sizes, everything else as it is."""
+"""Every config trains, in tiny sizes and everything else as it is.
+
+Configs that differ in nothing but numbers and their memory are one *family*: the first of each is compiled and trained
+for two updates. The others are traced as far as compiling, which is where shapes and types are checked; that every
+memory acts as it learns is in `tests/memory` and `tests/test_rollout.py`.
+"""
 
 import dataclasses
 
@@ -8,6 +13,7 @@ import pytest
 from tiny import SIZES, TINY_ENVIRONMENTS
 
 from envs import ENVIRONMENTS
+from experiments.config import Config
 from experiments.configs import CONFIGS
 from experiments.runs.folder import build
 from memrl.sharding import device_mesh
@@ -15,12 +21,11 @@ from memrl.sharding import device_mesh
 NAMES = {kind: name for name, kind in ENVIRONMENTS.items()}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_trains(name):
-    config = CONFIGS[name].config
+def tiny(config: Config) -> Config:
+    """The config with an environment, memory and layers as small as they come, and two updates."""
     sizes = {field.name: SIZES[field.name] for field in dataclasses.fields(config.memory) if field.name in SIZES}
     sizes.pop("jitter", None)
-    config = dataclasses.replace(
+    return dataclasses.replace(
         config,
         env=dataclasses.replace(config.env, **TINY_ENVIRONMENTS[NAMES[type(config.env)]]),
         memory=dataclasses.replace(config.memory, **sizes).with_capacity(10),
@@ -28,6 +33,25 @@ def test_every_config_trains(name):
         ppo=dataclasses.replace(config.ppo, num_envs=8, unroll_length=10, epochs=1, minibatches=2),
         total_steps=160,
     )
+
+
+def family(config: Config) -> tuple:
+    """What decides the program beside the memory: environment, network, and which parts of PPO are switched on."""
+    switches = {
+        name: value
+        for name, value in dataclasses.asdict(config.ppo).items()
+        if isinstance(value, bool) or value is None or name == "updates_per_rollout"
+    }
+    return type(config.env), config.network, config.ppo.auxiliary, tuple(switches.items())
+
+
+TINY = {name: tiny(preset.config) for name, preset in CONFIGS.items()}
+FIRST = {family(config): name for name, config in reversed(TINY.items())}
+
+
+@pytest.mark.parametrize("name", FIRST.values())
+def test_the_first_config_of_a_family_trains(name):
+    config = TINY[name]
     assert config.num_updates == 2
     training = build(config, device_mesh())
     state = training.initial_state(jax.random.key(config.seed))
@@ -38,3 +62,13 @@ def test_every_config_trains(name):
         assert np.isfinite(metrics[name]).all()
     assert metrics["ratio_deviation"].max() < 1e-5
     assert jax.tree.all(jax.tree.map(lambda old, new: (old != new).any(), before, jax.device_get(state.params)))
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in FIRST.values()])
+def test_every_other_config_can_be_compiled(name):
+    training = build(TINY[name], device_mesh())
+    state = jax.eval_shape(training.initial_state, jax.random.key(0))
+    after, metrics = jax.eval_shape(training.advance, state)
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (state, after))
+    assert shapes[0] == shapes[1]
+    assert metrics["loss"].shape == (TINY[name].updates_per_chunk,)
