@@ -51,6 +51,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--renew-golden", action="store_true", help="write tests/golden/updates_*.npz anew, on purpose")
+
+
 @pytest.fixture
 def getkey():
     """A function that returns a fresh typed PRNG key at every call, so that no test uses one twice."""
