@@ -10,9 +10,10 @@ import math
 import os
 import platform
 import secrets
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,9 +21,13 @@ import jax
 import numpy as np
 
 import memrl
-from memrl.files import write_text
+from memrl.files import write_text, writing_to
 
-WANDB_MODES = ("offline", "online", "disabled")
+WANDB_MODES = {
+    **{mode: mode for mode in ("offline", "online", "disabled", "shared")},
+    **{"dryrun": "offline", "run": "online"},
+}
+"""What W&B takes as its mode, and what it means: the last two are older names."""
 
 
 class Tracker:
@@ -54,37 +59,43 @@ class Tracker:
           resume_after: continue an earlier run from this update: what it logged of later updates is removed, for these
             updates will be made again. None starts a new run.
           mode: "offline" writes W&B's files into the folder, to be sent later with `wandb sync`; "online" sends them as
-            it goes and needs an account; "disabled" does without. The environment variable WANDB_MODE has precedence.
+            it goes and needs an account; "disabled" does without. For others, and for the environment variable
+            WANDB_MODE, which has precedence, see `wandb_mode`.
           config: what W&B shows as the configuration of the run.
           project, group, name, tags: how W&B files the run. A resumed run continues the same W&B run.
 
         Raises:
           ValueError: unknown mode.
           FileExistsError: the folder has metrics already and `resume_after` is None.
+          StorageError: the folder cannot be written to.
         """
         mode = wandb_mode(mode)
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "metrics.jsonl"
+        kept = []
         if resume_after is not None:
             kept = [line for line in read_metrics(path) if line["update"] <= resume_after] if path.exists() else []
             write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         elif path.exists():
             raise FileExistsError(f"{self.folder} already holds the metrics of a run; resume it or use another folder.")
-        self._file = path.open("a", buffering=1)
-        self._run = None
+        with writing_to(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", buffering=1)
+        self._mode, self._run = mode, None
         if mode != "disabled":
             labels = {"project": project, "group": group, "name": name, "tags": tuple(tags), "config": _plain(config)}
-            self._run = self._try(lambda: self._start_wandb(mode, labels))
+            self._run = self._try(lambda: self._start_wandb(labels, kept))
         # Where W&B shows the run; None unless it is online.
-        self.url: str | None = self._run.url if self._run is not None and mode == "online" else None
+        self.url: str | None = self._run.url if self._run is not None and mode != "offline" else None
 
-    def _start_wandb(self, mode: str, labels: dict[str, Any]) -> Any:
+    def _start_wandb(self, labels: dict[str, Any], before: Sequence[dict[str, Any]]) -> Any:
+        """Opens the W&B run, and gives it the lines of `before` that it lacks."""
         import wandb  # half a second that a run without it need not wait
 
+        if not os.environ.get("WANDB_MODE"):
+            os.environ.pop("WANDB_MODE", None)  # W&B refuses an empty one
         id_file = self.folder / "wandb" / "run_id"
         if not id_file.exists():
-            id_file.parent.mkdir(exist_ok=True)
             write_text(id_file, secrets.token_hex(4))
         settings = wandb.Settings(
             silent=True,  # otherwise it first asks the server whose account this is, without a time limit
@@ -93,8 +104,27 @@ class Tracker:
             finish_timeout=30,  # seconds
             reinit="create_new",  # several runs may be trained together
         )
-        run_id = id_file.read_text()
-        return wandb.init(dir=self.folder, mode=mode, id=run_id, resume="allow", settings=settings, **labels)
+        # A process that was killed leaves a torn record at the end of its offline file, which hides all that is written
+        # after it; and one that is to be resumed takes its steps from the server when it is sent, not from the file.
+        # So each offline file has the whole run, takes the place of those before it, and of what was sent of them.
+        resume = None if self._mode == "offline" else "allow"
+        where = {"dir": self.folder, "mode": self._mode, "id": id_file.read_text(), "resume": resume}
+        run = wandb.init(**where, settings=settings, **labels)
+        for line in before if self._mode != "shared" else ():  # where W&B counts the steps by itself
+            self._send(run, line)
+        for earlier in (self.folder / "wandb").glob("offline-run-*"):
+            if not earlier.samefile(run.settings.sync_dir):
+                shutil.rmtree(earlier)
+        return run
+
+    def _send(self, run: Any, line: Mapping[str, Any]) -> None:
+        """Gives W&B a line of the metrics, unless it is of an update that the server has from before."""
+        scalars = {name: math.nan if value is None else value for name, value in line.items()}
+        update = scalars.pop("update")
+        if self._mode == "shared":
+            run.log(scalars)
+        elif update >= run.starting_step:
+            run.log(scalars, step=update)
 
     def _try(self, action: Callable[[], Any]) -> Any:
         """The result of something done with W&B; where that fails, one line on stderr, and the run goes on without."""
@@ -111,12 +141,15 @@ class Tracker:
         Args:
           update: number of updates made; larger than at the call before.
           metrics: scalars by name: Python numbers, or NumPy or JAX arrays without dimensions.
+
+        Raises:
+          StorageError: the line could not be written, or only in part; `read_metrics` leaves such a line out.
         """
-        line = {"update": update, **metrics}
-        self._file.write(json.dumps(_plain(line), allow_nan=False) + "\n")
+        line = {"update": update, **{name: np.asarray(value).item() for name, value in metrics.items()}}
+        with writing_to(self.folder):
+            self._file.write(json.dumps(_plain(line), allow_nan=False) + "\n")
         if self._run is not None:
-            scalars = {name: np.asarray(value).item() for name, value in metrics.items()}
-            self._try(lambda: self._run.log(scalars, step=update))
+            self._try(lambda: self._send(self._run, line))
 
     def __enter__(self) -> Self:
         return self
@@ -126,18 +159,28 @@ class Tracker:
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written has been said by `log`
+            self._file.close()
         if self._run is not None:
             self._try(self._run.finish)
             self._run = None
 
 
 def wandb_mode(mode: str) -> str:
-    """`mode`, or what the environment variable WANDB_MODE says instead; ValueError if it is none of `WANDB_MODES`."""
-    mode = os.environ.get("WANDB_MODE", mode)
+    """What `mode`, or the environment variable WANDB_MODE in its place unless it is empty, means.
+
+    Returns:
+      "offline", "online", "disabled" or, which is W&B's experiment and left to it, "shared".
+
+    Raises:
+      ValueError: W&B knows no such mode.
+    """
+    variable = os.environ.get("WANDB_MODE")
+    mode = variable or mode
     if mode not in WANDB_MODES:
-        raise ValueError(f"The W&B mode is {mode!r}, but must be one of {', '.join(WANDB_MODES)}.")
-    return mode
+        said = "WANDB_MODE" if variable else "The W&B mode"
+        raise ValueError(f"{said} is {mode!r}, but must be one of {', '.join(WANDB_MODES)}.")
+    return WANDB_MODES[mode]
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

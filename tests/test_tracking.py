@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import subprocess
 import sys
 import time
@@ -11,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from wandb_server import wandb_server  # noqa: F401 (a fixture)
 
 from memrl import tracking
-from memrl.tracking import Tracker, environment_record, read_metrics, write_json
+from memrl.tracking import Tracker, environment_record, read_metrics, wandb_mode, write_json
 
 
 def log(folder: Path, *updates: int, **arguments) -> None:
@@ -112,15 +114,18 @@ def test_wandb_is_not_touched_when_disabled(tmp_path, run_python):
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def wandb_environment(tmp_path: Path, mode: str, key: str = "") -> dict[str, str]:
-    """Without an account or settings of the machine's user, and with a server that refuses every connection."""
+ANY_KEY = "0" * 40
+
+
+def wandb_environment(tmp_path: Path, mode: str, key: str = "", url: str = "http://127.0.0.1:9") -> dict[str, str]:
+    """Without settings of the machine's user. At the default `url` every connection is refused."""
     names = ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR")
     folders = dict.fromkeys(names, str(tmp_path / "home"))
-    return {**folders, "WANDB_MODE": mode, "WANDB_API_KEY": key, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    return {**folders, "WANDB_MODE": mode, "WANDB_API_KEY": key, "WANDB_BASE_URL": url}
 
 
 TRACK = """
-import sys
+import os, signal, sys
 from memrl.tracking import Tracker
 
 folder, first, last = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -130,23 +135,67 @@ with Tracker(folder, resume_after=resume_after, **labels) as tracker:
     assert tracker.url is None
     for update in range(first, last + 1):
         tracker.log(update, {"loss": 1 / update, "steps": 7, "bad": float("nan")})
+    if sys.argv[4:]:
+        os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def test_wandb_offline_needs_neither_account_nor_network(tmp_path, run_python):
-    folder, environment = tmp_path / "run", wandb_environment(tmp_path, "offline")
-    for first, last in ((1, 3), (4, 5)):
-        process = run_python("-c", TRACK, folder, first, last, env=environment)
+    folder = tmp_path / "run"
+    # An empty mode, which W&B refuses, is as none: then it is offline by default.
+    for first, last, mode in ((1, 3, "offline"), (4, 5, "")):
+        process = run_python("-c", TRACK, folder, first, last, env=wandb_environment(tmp_path, mode))
         assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
     assert logged_updates(folder) == [1, 2, 3, 4, 5]
+    (file,) = wandb_files(folder)
+    assert b"a group" in file.read_bytes()
+
+
+def wandb_files(folder: Path) -> list[Path]:
+    """What `wandb sync` would send."""
     run_id = (folder / "wandb" / "run_id").read_text()
-    files = list(folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"))
-    assert len(files) == 2, "the resumed run continues the same W&B run"
-    assert b"a group" in files[0].read_bytes()
-    assert b"loss" in files[1].read_bytes()
+    return list(folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"))
 
 
-@pytest.mark.parametrize("key", ["", "0" * 40], ids=["no account", "no network"])
+def test_wandb_sync_sends_each_update_of_a_killed_and_resumed_run_once(tmp_path, run_python, wandb_server):
+    """Read as W&B itself reads it. The file of the killed process ends in a torn record."""
+    folder = tmp_path / "run"
+    environment = wandb_environment(tmp_path, "offline", ANY_KEY, wandb_server.url)
+
+    def sync(result: str) -> list[int]:
+        process = run_python("-m", "wandb", "sync", "--yes", "--include-synced", folder / "wandb", env=environment)
+        assert result in process.stderr, process
+        return wandb_server.updates((folder / "wandb" / "run_id").read_text())
+
+    # So many that W&B's process, which writes when 32 kB are full, has written some.
+    assert run_python("-c", TRACK, folder, 1, 400, "killed", env=environment).returncode == -signal.SIGKILL
+    (torn,) = wandb_files(folder)
+    torn.write_bytes(torn.read_bytes()[:-5])
+    assert 1 < len(sync("ends with an incomplete record")) < 400
+    assert run_python("-c", TRACK, folder, 301, 420, env=environment).returncode == 0
+    once = list(range(1, 421))
+    assert logged_updates(folder) == once
+    assert sync("Finished syncing") == once
+    assert sync("Finished syncing") == once
+    (run,) = wandb_server.history.values()
+    assert json.loads(run[349])["loss"] == 1 / 350 and math.isnan(json.loads(run[1])["bad"])
+
+
+def test_wandb_online_gets_each_update_of_a_resumed_run_once(tmp_path, run_python, wandb_server):
+    """What the server has from before is not sent again; what it lacks, since a killed process could not send it, is."""
+    folder, environment = tmp_path / "run", wandb_environment(tmp_path, "online", ANY_KEY, wandb_server.url)
+    script = TRACK.replace("assert tracker.url is None", "assert '/runs/' in tracker.url")
+    run_python("-c", script, folder, 1, 8, env=environment)
+    (run,) = wandb_server.history
+    assert wandb_server.updates(run) == list(range(1, 9))
+    for known in (8, 2):
+        del wandb_server.history[run][known:]
+        process = run_python("-c", script, folder, 6, 10, env=environment)
+        assert process.returncode == 0 and "WARNING" not in process.stderr, process
+        assert wandb_server.updates(run) == logged_updates(folder) == list(range(1, 11))
+
+
+@pytest.mark.parametrize("key", ["", ANY_KEY], ids=["no account", "no network"])
 def test_wandb_online_without_account_or_network_costs_one_line(tmp_path, run_python, key):
     start = time.monotonic()
     process = run_python("-c", TRACK, tmp_path / "run", 1, 2, env=wandb_environment(tmp_path, "online", key))
@@ -171,6 +220,8 @@ def test_missing_wandb_costs_one_line(tmp_path, monkeypatch, capsys):
 
 def test_wandb_that_fails_later_costs_one_line(tmp_path, monkeypatch, capsys):
     class Broken:
+        starting_step = 0
+
         def log(self, *_, **__):
             raise ConnectionError("the service died\nand left a long story")
 
@@ -181,11 +232,26 @@ def test_wandb_that_fails_later_costs_one_line(tmp_path, monkeypatch, capsys):
     assert logged_updates(tmp_path) == [1, 2]
 
 
-def test_unknown_wandb_mode(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("variable", "mode"),
+    [("dryrun", "offline"), ("run", "online"), ("shared", "shared"), ("", "disabled"), (None, "disabled")],
+)
+def test_wandb_modes_as_wandb_takes_them(monkeypatch, variable, mode):
     monkeypatch.delenv("WANDB_MODE")
-    message = r"^The W&B mode is 'ofline', but must be one of offline, online, disabled\.$"
+    if variable is not None:
+        monkeypatch.setenv("WANDB_MODE", variable)
+    assert wandb_mode("disabled") == mode
+
+
+@pytest.mark.parametrize("variable", [True, False])
+def test_unknown_wandb_mode(tmp_path, monkeypatch, variable):
+    monkeypatch.delenv("WANDB_MODE")
+    if variable:
+        monkeypatch.setenv("WANDB_MODE", "ofline")
+    said = "WANDB_MODE" if variable else "The W&B mode"
+    message = rf"^{said} is 'ofline', but must be one of offline, online, disabled, shared, dryrun, run\.$"
     with pytest.raises(ValueError, match=message):
-        Tracker(tmp_path / "run", mode="ofline")
+        Tracker(tmp_path / "run", mode="offline" if variable else "ofline")
     assert not (tmp_path / "run").exists()
 
 
