@@ -8,9 +8,16 @@ another model from a damaged one, and a damaged one from a good one: Orbax 0.12.
 missing or truncated, but returns wrong numbers where a byte of an array has changed on disk.
 """
 
+import contextlib
 import functools
 import json
+import logging
+import os
+import re
+import shutil
+import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +25,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+
+from memrl.files import StorageError
+
+# Orbax logs, with its traceback, every error in each of the threads that it passes through on its way to who waits for
+# the save, where it is raised as well.
+logging.getLogger("absl").addFilter(lambda record: not (record.exc_info and "orbax" in Path(record.pathname).parts))
 
 
 class CheckpointError(ValueError):
@@ -47,10 +60,30 @@ class Checkpointer:
         self.close()
 
     def close(self) -> None:
-        """Waits until the last save is on disk. Raises what went wrong in the background, if anything did."""
+        """Waits until the last save is on disk. Raises StorageError if it could not be written."""
         if "_manager" in vars(self):
-            self._manager.close()
+            with self._writing():
+                self._manager.close()
             del self._manager
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises StorageError where Orbax could not write, now or in the background, and makes room: for what is here
+        already, and for another attempt."""
+        try:
+            yield
+        except Exception as error:
+            # TensorStore raises ValueErrors, which end like "No space left on device [os_error_code='28']".
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            if not (code or isinstance(error, OSError)):
+                raise
+            vars(self).pop("_manager", None)  # it would raise the same once more
+            # Of what Orbax has left half done; it goes on for as long as somebody holds the error.
+            warnings.filterwarnings("ignore", r"coroutine '.*' was never awaited", RuntimeWarning)
+            for unfinished in self.directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            reason = os.strerror(int(code[1])) if code else error.strerror or error
+            raise StorageError(f"{self.directory} cannot be written to: {reason}.") from error
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -72,13 +105,15 @@ class Checkpointer:
 
         Raises:
           CheckpointError: a leaf of the state is no JAX array or has no elements, or a later update has a checkpoint.
+          StorageError: an earlier save or this one could not be written. What was saved before stays as it is.
         """
         for path, leaf in _leaves(state):
             if not isinstance(leaf, jax.Array):
                 raise CheckpointError(f"Cannot save {path}: it is a {type(leaf).__name__}, not a JAX array.")
             if leaf.size == 0:
                 raise CheckpointError(f"Cannot save {path}: an array of shape {leaf.shape} has no elements.")
-        saved = self._manager.all_steps()
+        with self._writing():
+            saved = self._manager.all_steps()
         if update in saved:
             return
         if saved and update < max(saved):  # Orbax would skip it without a word.
@@ -89,10 +124,9 @@ class Checkpointer:
             "checksums": {path: _checksum(leaf) for path, leaf in _leaves(state)},
         }
         description["checksum"] = _json_checksum(description)
-        self._manager.save(
-            update,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(state), description=ocp.args.JsonSave(description)),
-        )
+        items = {"state": ocp.args.StandardSave(state), "description": ocp.args.JsonSave(description)}
+        with self._writing():
+            self._manager.save(update, args=ocp.args.Composite(**items))
 
     def updates(self) -> list[int]:
         """The updates that have a checkpoint on disk, in ascending order."""

@@ -4,12 +4,15 @@ The settings are made as environment variables before JAX is imported, so that t
 inherit them.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
 import platform
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,6 +63,22 @@ def getkey():
     """A function that returns a fresh typed PRNG key at every call, so that no test uses one twice."""
     keys = iter(jax.random.split(jax.random.key(0), 1000))
     return lambda: next(keys)
+
+
+@pytest.fixture
+def full_disk():
+    """A context manager in which no file may grow beyond so many bytes: writing fails as on a full disk."""
+
+    @contextlib.contextmanager
+    def full_disk(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return full_disk
 
 
 @pytest.fixture(scope="module")

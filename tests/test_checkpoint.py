@@ -16,6 +16,7 @@ from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
 from memrl.checkpoint import Checkpointer, CheckpointError
+from memrl.files import StorageError
 
 
 class State(struct.PyTreeNode):
@@ -134,6 +135,24 @@ def test_sharded_state_moves_to_other_devices(tmp_path):
     for name in expected:
         assert on_one_device[name].devices() == {jax.devices()[0]}
         assert on_two_devices[name].sharding == shardings[name]
+
+
+def test_a_full_disk_loses_nothing_that_is_saved(tmp_path, full_disk, capfd):
+    """The error comes from the background, at the next save or at the end, in one sentence; then there is room again."""
+    save(tmp_path, 1)
+    large = {"array": jax.random.normal(jax.random.key(0), (50_000,))}
+    sentence = rf"^{tmp_path} cannot be written to: File too large\.$"
+    with full_disk(100_000):
+        with pytest.raises(StorageError, match=sentence), Checkpointer(tmp_path) as checkpointer:
+            checkpointer.save(2, large, {})
+        with pytest.raises(StorageError, match=sentence), Checkpointer(tmp_path) as checkpointer:
+            checkpointer.save(2, large, {})
+            checkpointer.save(3, large, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    assert capfd.readouterr() == ("", "")
+    save(tmp_path, 2)
+    for update in (1, 2):
+        assert_identical(Checkpointer(tmp_path).restore(template(), update)[0], make_state(update))
 
 
 @pytest.mark.parametrize(

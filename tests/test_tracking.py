@@ -15,6 +15,7 @@ import pytest
 from wandb_server import wandb_server  # noqa: F401 (a fixture)
 
 from memrl import tracking
+from memrl.files import StorageError
 from memrl.tracking import Tracker, environment_record, read_metrics, wandb_mode, write_json
 
 
@@ -102,6 +103,18 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path):
     path.write_text(path.read_text().replace('{"update": 2', '{"upd'))
     with pytest.raises(ValueError, match=r"^Line 2 of .*metrics\.jsonl is not JSON: "):
         read_metrics(path)
+
+
+def test_a_full_disk_loses_no_line_that_is_written(tmp_path, full_disk):
+    log(tmp_path, 1, 2)
+    written = (tmp_path / "metrics.jsonl").stat().st_size
+    message = rf"^{tmp_path} cannot be written to: File too large\.$"
+    with full_disk(written + 10), pytest.raises(StorageError, match=message):
+        log(tmp_path, 3, 4, resume_after=2)
+    assert (tmp_path / "metrics.jsonl").stat().st_size == written + 10
+    assert logged_updates(tmp_path) == [1, 2]
+    log(tmp_path, 3, resume_after=2)
+    assert logged_updates(tmp_path) == [1, 2, 3]
 
 
 def test_wandb_is_not_touched_when_disabled(tmp_path, run_python):
@@ -266,9 +279,10 @@ def test_write_json(tmp_path, monkeypatch):
         raise OSError("killed here")
 
     monkeypatch.setattr(tracking.os, "replace", fail)
-    with pytest.raises(OSError, match="killed here"):
+    with pytest.raises(StorageError, match=rf"^{tmp_path} cannot be written to: killed here\.$"):
         write_json(path, {"new": 1})
     assert json.loads(path.read_text()) == expected
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_environment_record(tmp_path, monkeypatch):
