@@ -23,6 +23,7 @@ from envs import ENVIRONMENTS
 from experiments.config import Config, look_up, nearest
 from experiments.configs import CONFIGS
 from memrl.checkpoint import CheckpointError
+from memrl.files import StorageError
 from memrl.memory import MEMORIES
 from memrl.sharding import device_mesh
 from memrl.tracking import wandb_mode
@@ -30,6 +31,8 @@ from memrl.tracking import wandb_mode
 Options = TypeVar("Options")
 Said = TypeVar("Said")
 
+FAILED = 1
+"""Exit status where the command is as it has to be, and still could not be carried out."""
 BAD_INPUT = 2
 """Exit status where the command line, a file or a folder is not what it has to be."""
 
@@ -68,6 +71,9 @@ def main(tool: Callable[[Sequence[str]], int]) -> NoReturn:
     except (UsageError, CheckpointError) as error:
         print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)
+    except StorageError as error:
+        print(f"{error} What is there is as it was: make room, or write elsewhere, and try again.", file=sys.stderr)
+        sys.exit(FAILED)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
