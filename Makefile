@@ -1,6 +1,7 @@
 # make run     install, then train the main job (a Memo agent on Dark Key-To-Door) on this machine
 # make test    install, then lint and run the tests
 # make notebooks   install, then execute the notebooks in full and keep what they show
+# make docs    install, then build the documentation into site/
 # make clean   remove the virtual environments and the caches
 #
 # Another interpreter: make test PYTHON=python3.12. It gets a virtual environment of its own (.venv-3.12), so that
@@ -16,7 +17,7 @@ VERSION := $(shell $(INTERPRETER) -c 'import sys; print("%d.%d" % sys.version_in
 VENV := .venv-$(or $(VERSION),$(error Cannot run PYTHON=$(PYTHON)))
 endif
 
-.PHONY: run test notebooks clean
+.PHONY: run test notebooks docs clean
 
 run: $(VENV)/.installed
 	$(VENV)/bin/python -m experiments.run --config memo_gridworld
@@ -29,6 +30,9 @@ test: $(VENV)/.installed
 notebooks: $(VENV)/.installed
 	$(VENV)/bin/python tests/execute_notebooks.py
 
+docs: $(VENV)/.installed
+	$(VENV)/bin/python docs/build.py
+
 # The stamp is written last: an installation that was interrupted or failed is done again.
 $(VENV)/.installed: pyproject.toml requirements.txt
 	@echo "Installing memrl into $(VENV) (a minute or two) ..."
@@ -37,4 +41,4 @@ $(VENV)/.installed: pyproject.toml requirements.txt
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-* .pytest_cache .ruff_cache *.egg-info build
+	rm -rf .venv .venv-* .pytest_cache .ruff_cache *.egg-info build site

@@ -46,3 +46,11 @@ def test_the_table_of_memories_is_the_one_that_was_measured():
     table = "\n".join([table_head((1024, 16_384)), *(table_row(name, row) for name, row in measured.items())])
     assert list(measured) == list(MEMORIES)
     assert f"\n\n{table}\n\n" in README.read_text()
+
+
+def test_the_layout_is_that_of_the_repository():
+    (tree,) = re.findall(r"```\n(memrl/ .*?)```", README.read_text(), re.DOTALL)
+    for part in re.split(r"\n(?=\w)", tree):
+        package, *folders = (README.parent / name for name in re.findall(r"\w+(?=/)", part))
+        assert package.is_dir()
+        assert all((package / folder.name).is_dir() for folder in folders), part
