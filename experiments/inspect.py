@@ -110,7 +110,7 @@ def inspect_run(folder: Path, trials: int = Options.trials, seed: int = Options.
         "update": update,
         "seed": seed,
         "steps": steps,
-        "gates": {name: float(openness.mean()) for name, openness in trace.gates.items()},
+        "gates": {name: float(gate.openness.mean()) for name, gate in trace.gates.items()},
     }
     if trace.shown:
         print(f"Probing {trials} trials ...", flush=True)
@@ -155,7 +155,7 @@ def draw_trial(inside: Path, memory: str, environment: Any, env_params: Any, tra
             )
         else:
             figure = plotting_memory.gates_figure(
-                {name: openness[:until] for name, openness in trace.gates.items()}, first
+                {name: gate._replace(openness=gate.openness[:until]) for name, gate in trace.gates.items()}, first
             )
         film = plotting_memory.Film(figure, until)
         frames, captions = zip(*video(film, environment, env_params, trace, until), strict=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -36,3 +36,19 @@ def check_numbers(config: Any, prefix: str = "", infinite: Collection[str] = (),
                 case _:
                     continue
             raise ValueError(f"{prefix}{field.name} is {value}: it must be {allowed}.")
+
+
+def check_sizes(config: Any, prefix: str = "") -> None:
+    """Raises ValueError if a field of type `int`, or `int | None`, is less than 1."""
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if (kind is int or kind == int | None) and value is not None and value < 1:
+            raise ValueError(f"{prefix}{name} is {value}: it must be at least 1.")
+
+
+def check_choices(config: Any, prefix: str = "") -> None:
+    """Raises ValueError if a field of type `Literal` is none of what there is to choose from."""
+    for name, kind in get_type_hints(type(config)).items():
+        allowed, value = get_args(kind), getattr(config, name)
+        if get_origin(kind) is Literal and value not in allowed:
+            raise ValueError(f"{prefix}{name} is {value!r}: it must be one of {', '.join(map(str, allowed))}.")

@@ -26,7 +26,6 @@ from memrl.introspection import (
 from memrl.memory import MEMORIES
 from memrl.memory.base import Memory, select
 from memrl.networks import ActorCritic, NetworkConfig, observation_kinds
-from memrl.plotting.memory import FULLY_OPEN
 from memrl.rollout import initial_actor_state
 
 STEPS = 14
@@ -78,9 +77,10 @@ def test_what_is_seen_of_each_memory(name):
     trace = trace_of(name, RepeatFirstConfig(symbols=3, length=7))  # two episodes
     assert list(trace.attention) == ATTENTIVE.get(name, [])
     assert set(trace.gates) == GATED.get(name, set())
-    for gate, openness in trace.gates.items():
+    for gate, (openness, most) in trace.gates.items():
         assert len(openness) == STEPS and openness.ndim == 2
-        assert (openness >= 0).all() and (openness <= FULLY_OPEN.get(gate.split(", ")[-1], 1) + 1e-6).all()
+        assert (openness >= 0).all() and (openness <= most + 1e-6).all()
+        assert most == (2 if "write strength" in gate else 1)
 
     time = np.arange(STEPS)
     began = time // 7 * 7
@@ -114,6 +114,41 @@ def test_the_sink_takes_part_in_the_sum_and_holds_no_step():
     np.testing.assert_allclose(seen.weights.sum(axis=1), 1, atol=1e-5)
     assert (seen.begin[:, 0] == -1).all() and (seen.weights[:, 0] > 0).all()
     np.testing.assert_allclose(attention_map(seen, STEPS).sum(axis=1), 1 - seen.weights[:, 0], atol=1e-5)
+
+
+class Latest(Memory):
+    """Says for itself what it attends to, the latest two inputs, and how far its valve can open."""
+
+    attention_names = ("shares",)
+
+    def initial_state(self, batch, key=None):
+        return {"time": jnp.int32(0), "before": jnp.zeros((batch, 8))}
+
+    def step(self, state, x, reset):
+        self.sow("intermediates", "shares", jnp.array([0.25, 0.75]))
+        self.sow("intermediates", "main_valve", jnp.full((len(x), 1), 1.5))
+        before = select(reset, jnp.zeros_like(x), state["before"])
+        return {"time": state["time"] + 1, "before": x}, 0.25 * before + 0.75 * x
+
+    def tokens_attended(self, state):
+        return jnp.int32(2)
+
+    def attended(self, state, sown):
+        begin = jnp.array([-1, 0]) + state["time"]
+        return {"the latest two": Attention(sown["shares"][0], begin, begin + 1)}
+
+    def fully_open(self):
+        return {"main_valve": 3}
+
+
+def test_a_memory_says_itself_what_it_attends_to_and_how_to_read_its_gates():
+    environment, params = RepeatFirstConfig(symbols=3, length=7).make()
+    policy, variables = policy_in(environment, params, Latest())
+    trace = trace_trial(policy, environment, params, variables, 4, jax.random.key(2))
+    (gate,) = trace.gates.items()
+    assert gate[0] == "main valve" and gate[1].fully_open == 3 and (gate[1].openness == 1.5).all()
+    shares = attention_map(trace.attention["the latest two"], 4)
+    np.testing.assert_array_equal(shares, np.diag([0.75] * 4) + np.diag([0.25] * 3, -1))
 
 
 def test_map_of_attention():

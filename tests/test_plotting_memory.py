@@ -16,7 +16,7 @@ from memrl.plotting.memory import (
 STEPS = 10
 EVENTS = Events(np.arange(STEPS) == 4, {"key": np.isin(np.arange(STEPS), (1, 2, 7))}, "attempt")
 MAPS = {"layer 1": np.tril(np.ones((STEPS, STEPS), np.float32)) / np.arange(1, STEPS + 1, dtype=np.float32)[:, None]}
-GATES = {"forget gate": np.linspace(0, 1, STEPS * 12).reshape(STEPS, 12), "write": np.full((STEPS, 2), 0.5)}
+GATES = {"forget gate": (np.linspace(0, 1, STEPS * 12).reshape(STEPS, 12), 1), "write": (np.full((STEPS, 2), 0.5), 1)}
 
 
 def told(accuracy):
@@ -75,9 +75,9 @@ def test_what_is_written_in_the_pictures():
 @pytest.mark.parametrize("units", [2, 12])
 def test_gates_are_drawn_as_far_as_they_can_open(units):
     """Whatever they are in the trial drawn: pictures can be compared."""
-    gates = {name: np.full((STEPS, units), 0.5) for name in ("layer 1, forget", "layer 1, write strength")}
+    gates = {name: (np.full((STEPS, units), 0.5), most) for name, most in (("forget", 1), ("write strength", 2))}
     panels = {axes.get_title(loc="left"): axes for axes in gates_figure(gates, EVENTS).axes}
-    for name, most in (("layer 1, forget", 1), ("layer 1, write strength", 2)):
+    for name, (_, most) in gates.items():
         axes = panels[name]
         if units == 2:
             assert axes.get_ylim() == pytest.approx((-0.05 * most, 1.05 * most))

@@ -20,13 +20,15 @@ from memrl.introspection.probe import (
     sources,
     state_size,
 )
-from memrl.introspection.trace import Attention, Look, Trace, attention_map, trace_trial
+from memrl.introspection.trace import Gate, Look, Trace, attention_map, trace_trial
+from memrl.memory.base import Attention
 
 __all__ = [
     "FEWEST",
     "PROJECTED",
     "TRAINING_SHARE",
     "Attention",
+    "Gate",
     "Look",
     "Samples",
     "Trace",

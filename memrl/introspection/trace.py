@@ -9,27 +9,18 @@ import numpy as np
 
 from memrl.environment import hooks
 from memrl.evaluation.recording import Recording, in_one_trial
-from memrl.memory.attention import ring_index
-from memrl.memory.base import Memory, State
-from memrl.memory.hcam import ChunkMemory
-from memrl.memory.summary import SummaryMemory
-from memrl.memory.window import WindowMemory
+from memrl.memory.base import Attention, Memory, State
 from memrl.networks import ActorCritic
 from memrl.rollout import ActorState, initial_actor_state, rollout
 
-ATTENTION = ("attention", "relevance", "chunks")
-"""What is sown of attention; everything else that is sown is a gate."""
 
+class Gate(NamedTuple):
+    """How far a gate was open."""
 
-class Attention(NamedTuple):
-    """What is attended to: `N` items, each one step or several that are remembered as one."""
-
-    weights: jax.Array
-    """Mean over heads, `[.., N]`, of sum 1, or 0 where there is nothing to attend to."""
-    begin: jax.Array
-    """The step, counted from the start of acting, at which each item begins, int32 `[.., N]`; -1 if it is none."""
-    end: jax.Array
-    """The step before which it ends."""
+    openness: np.ndarray
+    """Of each unit, float `[T, units]`; 0 where closed."""
+    fully_open: float
+    """What it is when it is fully open."""
 
 
 class Trace(NamedTuple):
@@ -41,8 +32,8 @@ class Trace(NamedTuple):
     """By fact: whether the agent was told with the input of the step, bool `[T]`."""
     attention: dict[str, Attention]
     """By layer, `[T, N]`; empty without attention."""
-    gates: dict[str, np.ndarray]
-    """By layer and gate: how far each unit is open, `[T, units]`; empty without gates."""
+    gates: dict[str, Gate]
+    """By layer and name; empty without gates."""
 
 
 class Now(NamedTuple):
@@ -114,8 +105,8 @@ def trace_trial(
         memory = now.actor.memory
         now, look, sown, (reward, over) = advance(policy, environment, env_params, params, now)
         shown = {name: told[0] for name, (_, told) in look.facts.items()}
-        seen = attention_of(policy.memory, memory, sown)
-        return now, (now.actor.environment, reward[0], over[0], shown, seen, gates_of(sown))
+        seen = policy.memory.attended(memory, sown)
+        return now, (now.actor.environment, reward[0], over[0], shown, seen, gates_of(policy.memory, sown))
 
     @jax.jit
     def trace(params: Any, key: jax.Array) -> tuple[Any, Any]:
@@ -124,49 +115,9 @@ def trace_trial(
 
     first, (states, reward, over, shown, attention, gates) = jax.device_get(trace(params, key))
     states = jax.tree.map(lambda start, rest: np.concatenate([start, rest[:, 0]]), first, states)
+    most = {_title(name): value for name, value in policy.memory.fully_open().items()}
+    gates = {name: Gate(openness, most.get(name.split(", ")[-1], 1)) for name, openness in gates.items()}
     return Trace(Recording(states, reward, over), shown, attention, gates)
-
-
-def attention_of(memory: Memory, state: State, sown: Mapping[str, Any]) -> dict[str, Attention]:
-    """What one step attended to, by layer; empty for memories without attention.
-
-    Args:
-      memory: of one environment.
-      state: the state before the step.
-      sown: what the step sowed.
-    """
-    if "attention" not in sown:
-        return {}
-    weights = sown["attention"][0][0].mean(axis=1)[:, 0]  # [layers, slots]
-    config, what = memory.config, ""
-    match memory:
-        case SummaryMemory():
-            length = config.longest_segment
-            sets = jnp.repeat(ring_index(state.segment, memory.capacity), config.summary_tokens)
-            tokens = state.segment * length + jnp.arange(length, dtype=jnp.int32)
-            begin = jnp.concatenate([jnp.where(sets < 0, -1, sets * length), tokens])
-            end = begin + jnp.concatenate([jnp.full_like(sets, length), jnp.ones_like(tokens)])
-            what = f": steps and, as blocks, summaries of {length} steps"
-        case WindowMemory():
-            begin = ring_index(state.clock + 1, config.context)
-            if getattr(config, "sink", "none") != "none":
-                begin = jnp.concatenate([jnp.array([-1], jnp.int32), begin])
-            end = begin + 1
-        case ChunkMemory():
-            begin = ring_index(state.clock + 1, config.window)
-            end = begin + 1
-            what = ": the window"
-        case _:
-            return {}
-    seen = {}
-    for layer, of_layer in enumerate(weights):
-        seen[f"layer {layer + 1}{what}"] = Attention(of_layer, begin, end)
-        if isinstance(memory, ChunkMemory):
-            chunks, relevance = sown["chunks"][0][0, layer, 0], sown["relevance"][0][0, layer, 0]  # [k]
-            first = jnp.where(chunks < 0, -1, chunks * config.chunk_length)
-            name = f"layer {layer + 1}: chunks of {config.chunk_length} steps"
-            seen[name] = Attention(relevance, first, first + config.chunk_length)
-    return seen
 
 
 def attention_map(attention: Attention, steps: int) -> np.ndarray:
@@ -184,12 +135,12 @@ def attention_map(attention: Attention, steps: int) -> np.ndarray:
     return seen[:, :steps]
 
 
-def gates_of(sown: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """The gates that one step of one environment sowed, `[units]`, by layer and name."""
+def gates_of(memory: Memory, sown: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The gates that one step of one environment of `memory` sowed, `[units]`, by layer and name."""
     gates = {}
     for path, value in jax.tree.leaves_with_path(sown):
         names = [part.key for part in path if isinstance(part, jax.tree_util.DictKey)]
-        if names[-1] not in ATTENTION:
+        if names[-1] not in memory.attention_names:
             gates[", ".join(filter(None, map(_title, names)))] = value.reshape(-1)
     return gates
 

@@ -4,15 +4,16 @@ Caches are laid out `[B, H, N, d]` (batch, heads, slots, head width): one-token 
 times faster on a CPU than `[B, N, H, d]`.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memrl.memory.base import parameter_dtype
-from memrl.memory.layers import check_sizes, rms_norm
+from memrl.memory.base import Attention, parameter_dtype
+from memrl.memory.layers import dense, rms_norm
 
 
 class KeysValues(NamedTuple):
@@ -38,9 +39,8 @@ Sink = Literal["none", "key", "key_value"]
 """Which parts of the sink of an attention layer are learned."""
 
 
-def check_transformer(config: Any, sizes: Sequence[str]) -> None:
-    """Refuses transformer hyperparameters that cannot be built: raises ValueError naming the field."""
-    check_sizes(config, sizes)
+def check_transformer(config: Any) -> None:
+    """Refuses transformer hyperparameters that cannot be built: raises a ValueError that names the field."""
     if config.rotary_base <= 1:
         raise ValueError(f"memory.rotary_base is {config.rotary_base}: it must be greater than 1.")
     if config.features % (2 * config.heads):
@@ -162,13 +162,13 @@ class TransformerLayer(nn.Module):
     sink: Sink = "none"
 
     def setup(self) -> None:
-        parameters = {"dtype": self.dtype, "param_dtype": parameter_dtype(self.dtype)}
+        linear = functools.partial(dense, dtype=self.dtype, use_bias=False)
         self.attention_norm = rms_norm(self.dtype)
-        self.projection = nn.Dense(3 * self.features, use_bias=False, **parameters)
-        self.attention_output = nn.Dense(self.features, use_bias=False, **parameters)
+        self.projection = linear(3 * self.features)
+        self.attention_output = linear(self.features)
         self.mlp_norm = rms_norm(self.dtype)
-        self.mlp_input = nn.Dense(2 * self.mlp_features, use_bias=False, **parameters)
-        self.mlp_output = nn.Dense(self.features, use_bias=False, **parameters)
+        self.mlp_input = linear(2 * self.mlp_features)
+        self.mlp_output = linear(self.features)
         slot = (nn.initializers.zeros, (self.heads, self.features // self.heads), parameter_dtype(self.dtype))
         if self.sink != "none":
             self.sink_key = self.param("sink_key", *slot)
@@ -252,3 +252,17 @@ def latest_reset(resets: jax.Array, index: jax.Array) -> jax.Array:
       index: int32 `[K]`, the index of each token, increasing.
     """
     return jax.lax.cummax(jnp.where(resets, index[None, :], -1), axis=1)
+
+
+def attended_by_layer(
+    sown: Mapping[str, Any], begin: jax.Array, end: jax.Array, what: str = ""
+) -> dict[str, Attention]:
+    """What `Memory.attended` returns, of what one step of one environment sowed as `attention`.
+
+    Args:
+      sown: its `attention` are weights `[1, layers, H, 1, N]`.
+      begin, end: of the slots, int32 `[N]`, the same in all layers; see `Attention`.
+      what: what the slots are, to be added to the name of a layer.
+    """
+    weights = sown["attention"][0][0].mean(axis=1)[:, 0]  # [layers, N]
+    return {f"layer {layer + 1}{what}": Attention(of_layer, begin, end) for layer, of_layer in enumerate(weights)}

@@ -22,23 +22,41 @@ the batch as its leading axis. That one rule tells how a state is cut into minib
 """
 
 import dataclasses
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memrl.validation import check_numbers
+from memrl.validation import check_choices, check_numbers, check_sizes
 
 State = Any
 """The state of a memory: a pytree of static shapes, see the module docstring."""
 
 
+class Attention(NamedTuple):
+    """What is attended to: `N` items, each one step or several that are remembered as one."""
+
+    weights: jax.Array
+    """Mean over heads, `[.., N]`, of sum 1, or 0 where there is nothing to attend to."""
+    begin: jax.Array
+    """The step, counted from the start of acting, at which each item begins, int32 `[.., N]`; -1 if it is none."""
+    end: jax.Array
+    """The step before which it ends."""
+
+
 class Memory(nn.Module):
-    """Base of all memories; a subclass implements the contract and nothing else is inherited.
+    """Base of all memories; a subclass implements the first four methods. The others have defaults.
 
     Parameters are initialised through `step`: `module.init(key, state, x, reset, method="step")`.
+
+    To be looked into (`memrl.introspection`) a memory sows what happens in a step into Flax's `intermediates`. What it
+    sows are gates, 0 where closed and 1 where open, but for what it needs to say what it attended to.
     """
+
+    attention_names: ClassVar[tuple[str, ...]] = ("attention",)
+    """Names of what is sown for `attended`; everything else that is sown is a gate."""
 
     def initial_state(self, batch: int, key: jax.Array | None = None) -> State:
         """The state of `batch` empty memories. Needs no parameters.
@@ -83,14 +101,29 @@ class Memory(nn.Module):
         """
         raise NotImplementedError
 
+    def attended(self, state: State, sown: Mapping[str, Any]) -> dict[str, Attention]:
+        """What one step of one environment attended to, by the name of a layer; nothing without attention.
+
+        Args:
+          state: before the step.
+          sown: what the step sowed.
+        """
+        return {}
+
+    def fully_open(self) -> Mapping[str, float]:
+        """What gates are when they are fully open, by the name under which they are sown, where that is not 1."""
+        return {}
+
 
 @dataclasses.dataclass(frozen=True)
 class MemoryConfig:
     """Base of the hyperparameters of a memory, which it checks in `__post_init__`, after `super().__post_init__()`."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that no array can hold, see `memrl.validation`."""
+        """Refuses integers below 1, for they are sizes, choices that there are not, and what no array can hold."""
         check_numbers(self, "memory.")
+        check_sizes(self, "memory.")
+        check_choices(self, "memory.")
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
         """The linen module. `dtype` is that of computation and state; parameters are at least float32."""

@@ -1,7 +1,8 @@
 """The delta rule: a fast weight that replaces what was stored under a key."""
 
 import dataclasses
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from memrl.memory.chunkwise import Projected, decay, episodes, read_and_write, to_heads, to_time, unit_lower_inverse
 from memrl.memory.convolution import nothing_recent
 from memrl.memory.fast_weights import ConvolvedConfig, ConvolvedLayer, FastWeightLayer, remember_long
-from memrl.memory.layers import rms_norm
+from memrl.memory.layers import dense, rms_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,8 @@ class DeltaNet(ConvolvedConfig):
     gates: Literal["sigmoid", "hard"] = "sigmoid"
     """sigmoid: never quite closed or open (published); hard: `clip(z / 6 + 1 / 2, 0, 1)` instead, which reaches 0 and 1
     exactly, with the gradient of the sigmoid, so that a gate can leave them again."""
+
+    fully_open: ClassVar[Mapping[str, float]] = {"write_strength": 2}
 
     def layer(self, dtype: jnp.dtype) -> "FastWeightLayer":
         return DeltaLayer(self, dtype, gated=False)
@@ -73,10 +76,10 @@ class DeltaLayer(ConvolvedLayer):
     def setup(self) -> None:
         super().setup()
         heads, zeros = self.config.heads, nn.initializers.zeros
-        self.write_gate = self.dense(heads, use_bias=True)
+        self.write_gate = dense(heads, self.dtype)
         if self.gated:
-            self.forget_gate = self.dense(heads, use_bias=True, kernel_init=zeros, bias_init=remember_long)
-            self.output_gate = self.dense(self.config.features)
+            self.forget_gate = dense(heads, self.dtype, kernel_init=zeros, bias_init=remember_long)
+            self.output_gate = self.linear(self.config.features)
         self.read_norm = rms_norm(self.dtype)
 
     def project(self, recent: jax.Array | None, x: jax.Array, resets: jax.Array) -> tuple[jax.Array | None, jax.Array]:

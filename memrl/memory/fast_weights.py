@@ -32,6 +32,7 @@ Chunks of 16 to 64 steps differ by less than a third, except for the delta rule,
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -41,7 +42,7 @@ import jax.numpy as jnp
 from memrl.memory.base import Memory, MemoryConfig, State, parameter_dtype
 from memrl.memory.chunkwise import Projected, in_chunks
 from memrl.memory.convolution import ShortConvolution
-from memrl.memory.layers import rms_norm
+from memrl.memory.layers import dense, rms_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +60,13 @@ class FastWeightConfig(MemoryConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in dataclasses.fields(self):
-            if field.type is int and getattr(self, field.name) < 1:
-                raise ValueError(f"memory.{field.name} is {getattr(self, field.name)}: it must be at least 1.")
         if self.features % self.heads:
             raise ValueError(
                 f"memory.features is {self.features} and memory.heads is {self.heads}: the heads must divide the width."
             )
+
+    fully_open: ClassVar[Mapping[str, float]] = {}
+    """See `Memory.fully_open`."""
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
         return FastWeightMemory(self, dtype)
@@ -113,7 +114,7 @@ class FastWeightMemory(Memory):
 
     def setup(self) -> None:
         config = self.config
-        self.input_projection = nn.Dense(config.features, dtype=self.dtype, param_dtype=parameter_dtype(self.dtype))
+        self.input_projection = dense(config.features, self.dtype)
         self.layers = [config.layer(self.dtype) for _ in range(config.layers)]
         self.final_norm = rms_norm(self.dtype)
 
@@ -136,6 +137,9 @@ class FastWeightMemory(Memory):
     def tokens_attended(self, state: State) -> jax.Array:
         return jnp.int32(0)
 
+    def fully_open(self) -> Mapping[str, float]:
+        return self.config.fully_open
+
 
 class FastWeightLayer(nn.Module):
     """One block: `x + W_o y`. A subclass says how its memory is written and read.
@@ -151,8 +155,8 @@ class FastWeightLayer(nn.Module):
 
     def setup(self) -> None:
         self.norm = rms_norm(self.dtype)
-        self.projection = self.dense(self.projected_parts * self.config.features)
-        self.output = self.dense(self.config.features)
+        self.projection = self.linear(self.projected_parts * self.config.features)
+        self.output = self.linear(self.config.features)
 
     def __call__(self, state: LayerState, x: jax.Array, resets: jax.Array) -> tuple[LayerState, jax.Array]:
         """Reads inputs `x` `[T, B, F]` with `resets` `[T, B]`."""
@@ -169,10 +173,9 @@ class FastWeightLayer(nn.Module):
         y = self.output(self.finish(reads.astype(self.dtype), normed).reshape(x.shape))
         return LayerState(recent, memory), x + y
 
-    def dense(self, features: int, **settings: Any) -> nn.Dense:
-        """A linear map, without bias unless `settings` say otherwise."""
-        settings = {"use_bias": False, "dtype": self.dtype, "param_dtype": parameter_dtype(self.dtype), **settings}
-        return nn.Dense(features, **settings)
+    def linear(self, features: int) -> nn.Dense:
+        """A linear map without bias."""
+        return dense(features, self.dtype, use_bias=False)
 
     def by_head(self, x: jax.Array) -> jax.Array:
         """`[.., F]` as `[.., H, d]`, in the precision of the recurrence."""

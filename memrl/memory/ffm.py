@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from memrl.memory.base import Memory, State, parameter_dtype
-from memrl.memory.layers import layer_norm
+from memrl.memory.layers import dense, layer_norm
 from memrl.memory.linear_recurrence import (
     LinearRecurrenceConfig,
     LinearRecurrentMemory,
@@ -67,9 +67,9 @@ class FFMCell(Recurrence):
         self.omega = self.param(
             "omega", lambda _: 2 * math.pi / jnp.linspace(1, config.longest_period, config.contexts, dtype=wide)
         )
-        self.input, self.input_gate = self.dense(config.traces), self.dense(config.traces)
-        self.skip, self.output_gate = self.dense(config.features), self.dense(config.features)
-        self.mix = self.dense(config.features)
+        self.input, self.input_gate = dense(config.traces, self.dtype), dense(config.traces, self.dtype)
+        self.skip, self.output_gate = dense(config.features, self.dtype), dense(config.features, self.dtype)
+        self.mix = dense(config.features, self.dtype)
         self.norm = layer_norm(self.dtype, affine=False)
 
     def write(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memrl.memory.base import Memory, MemoryConfig, parameter_dtype
+from memrl.memory.base import Memory, MemoryConfig
+from memrl.memory.layers import dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +34,6 @@ class FrameStack(MemoryConfig):
     """Inputs that are kept if fewer than `frames`, the current one included; the others read as if they had not been.
     All if not given."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("features", "frames", "frame_features", "capacity"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"memory.{name} is {value}: it must be at least 1.")
-
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
         return StackMemory(self, dtype)
 
@@ -54,9 +48,8 @@ class StackMemory(Memory):
     dtype: jnp.dtype
 
     def setup(self) -> None:
-        parameters = {"dtype": self.dtype, "param_dtype": parameter_dtype(self.dtype)}
-        self.projection = nn.Dense(self.config.frame_features, **parameters)
-        self.output = nn.Dense(self.config.features, **parameters)
+        self.projection = dense(self.config.frame_features, self.dtype)
+        self.output = dense(self.config.features, self.dtype)
 
     @property
     def kept(self) -> int:

@@ -33,10 +33,9 @@ in learning, those from before the unroll are as acting made them, the others ar
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple, Self
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Self
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -45,6 +44,7 @@ from memrl.memory.attention import (
     Block,
     KeysValues,
     TransformerLayer,
+    attended_by_layer,
     check_transformer,
     empty_cache,
     finite,
@@ -53,9 +53,9 @@ from memrl.memory.attention import (
     update_ring,
     write_at,
 )
-from memrl.memory.base import Memory, MemoryConfig, parameter_dtype
+from memrl.memory.base import Attention, Memory, MemoryConfig
 from memrl.memory.chunk_attention import ChunkAttention, Chunks, summarise
-from memrl.memory.layers import rms_norm
+from memrl.memory.layers import dense, rms_norm
 from memrl.memory.window import Spans, cut
 
 
@@ -106,7 +106,7 @@ class HCAM(MemoryConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_transformer(self, ("layers", "heads", "mlp_features", "window", "chunk_length", "top_k", "capacity"))
+        check_transformer(self)
         if self.window < self.chunk_length:
             raise ValueError(
                 f"memory.window is {self.window} and memory.chunk_length {self.chunk_length}: the window must be at "
@@ -155,9 +155,11 @@ class ChunkMemory(Memory):
     config: HCAM
     dtype: jnp.dtype
 
+    attention_names: ClassVar[tuple[str, ...]] = ("attention", "relevance", "chunks")
+
     def setup(self) -> None:
         config = self.config
-        self.input_projection = nn.Dense(config.features, dtype=self.dtype, param_dtype=parameter_dtype(self.dtype))
+        self.input_projection = dense(config.features, self.dtype)
         sizes = (config.features, config.heads, config.mlp_features, self.dtype)
         top_k = min(config.top_k, config.capacity)
         self.layers = [ChunkLayer(*sizes, top_k=top_k) for _ in range(config.layers)]
@@ -201,6 +203,16 @@ class ChunkMemory(Memory):
         chunks = jnp.maximum(open_chunk - oldest, 0)
         read = jnp.minimum(chunks, config.top_k) * config.chunk_length
         return jnp.minimum(state.clock - state.first, config.window) + chunks + read
+
+    def attended(self, state: ChunkState, sown: Mapping[str, Any]) -> dict[str, Attention]:
+        length = self.config.chunk_length
+        items = ring_index(state.clock + 1, self.config.window)
+        seen = attended_by_layer(sown, items, items + 1, ": the window")
+        for layer in range(self.config.layers):
+            chunks, relevance = sown["chunks"][0][0, layer, 0], sown["relevance"][0][0, layer, 0]  # [k]
+            begin = jnp.where(chunks < 0, -1, chunks * length)
+            seen[f"layer {layer + 1}: chunks of {length} steps"] = Attention(relevance, begin, begin + length)
+        return seen
 
     # What acting and learning share
 

@@ -13,14 +13,14 @@ LRU, S5 and minGRU are stacks: an input projection, then layers with a residual 
 """
 
 import dataclasses
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from memrl.memory.base import Memory, MemoryConfig, State, parameter_dtype
-from memrl.memory.layers import layer_norm
+from memrl.memory.layers import dense, layer_norm
 from memrl.memory.linear_scan import Form, linear_scan
 
 
@@ -32,14 +32,6 @@ class LinearRecurrenceConfig(MemoryConfig):
     """Width D of the layers and of the output."""
     scan: Form = "auto"
     """How learning runs the recurrence; a matter of speed and memory alone, see `Form`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field in dataclasses.fields(self):
-            if field.type is int and getattr(self, field.name) < 1:
-                raise ValueError(f"memory.{field.name} is {getattr(self, field.name)}: it must be at least 1.")
-        if self.scan not in get_args(Form):
-            raise ValueError(f"memory.scan is {self.scan}: it must be one of {', '.join(get_args(Form))}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,22 +96,9 @@ class Recurrence(nn.Module):
         """The outputs `[T, B, F]` from the inputs and the states `[T, B, ..]`."""
         raise NotImplementedError
 
-    def dense(
-        self,
-        features: int,
-        stddev: float | None = None,
-        bias_init: nn.initializers.Initializer = nn.initializers.zeros,
-    ) -> nn.Dense:
-        """A projection; with `stddev`, that of its initial kernel, it has no bias."""
-        kernel_init = nn.linear.default_kernel_init if stddev is None else nn.initializers.normal(stddev)
-        return nn.Dense(
-            features,
-            use_bias=stddev is None,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
-            dtype=self.dtype,
-            param_dtype=parameter_dtype(self.dtype),
-        )
+    def linear(self, features: int, stddev: float) -> nn.Dense:
+        """A linear map without bias; `stddev` is that of its initial kernel."""
+        return dense(features, self.dtype, use_bias=False, kernel_init=nn.initializers.normal(stddev))
 
 
 class LinearRecurrentMemory(Memory):
@@ -143,7 +122,7 @@ class RecurrenceStack(LinearRecurrentMemory):
 
     def setup(self) -> None:
         config = self.config
-        self.input_projection = nn.Dense(config.features, dtype=self.dtype, param_dtype=parameter_dtype(self.dtype))
+        self.input_projection = dense(config.features, self.dtype)
         self.norms = [layer_norm(self.dtype) for _ in range(config.layers)]
         self.layers = [self.layer(config, self.dtype) for _ in range(config.layers)]
         self.final_norm = layer_norm(self.dtype)

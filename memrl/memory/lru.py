@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from memrl.memory.base import Memory, parameter_dtype
+from memrl.memory.layers import dense
 from memrl.memory.linear_recurrence import (
     Recurrence,
     RecurrenceStack,
@@ -77,9 +78,9 @@ class LRULayer(Recurrence):
         self.theta_log = self.param("theta_log", phase)
         self.gamma_log = self.param("gamma_log", lambda _: jnp.log(-jnp.expm1(-2 * jnp.exp(self.nu_log))) / 2)
         self.skip = self.param("skip", nn.initializers.normal(1.0), (config.features,), wide)
-        self.input = self.dense(2 * config.state_features, (2 * config.features) ** -0.5)
-        self.output = self.dense(config.features, config.state_features**-0.5)
-        self.glu = self.dense(2 * config.features)
+        self.input = self.linear(2 * config.state_features, (2 * config.features) ** -0.5)
+        self.output = self.linear(config.features, config.state_features**-0.5)
+        self.glu = dense(2 * config.features, self.dtype)
 
     def write(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         decay = complex_decay(jnp.exp(self.nu_log), jnp.exp(self.theta_log))

@@ -16,11 +16,6 @@ class Memo(SummaryConfig):
     capacity: int = 8
     """Summary sets M kept; the oldest is dropped when one more is made."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.capacity < 1:
-            raise ValueError(f"memory.capacity is {self.capacity}: it must be at least 1.")
-
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
         return SummaryMemory(self, capacity=self.capacity, accumulate=True, gradient_segments=None, dtype=dtype)
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from memrl.memory.base import Memory, parameter_dtype
+from memrl.memory.layers import dense
 from memrl.memory.linear_recurrence import Recurrence, RecurrenceStack, RecurrenceStackConfig
 
 
@@ -38,11 +39,6 @@ class MinGRU(RecurrenceStackConfig):
     longest_memory: int = 100
     """Greatest initial time constant, in steps."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.longest_memory < 1:
-            raise ValueError(f"memory.longest_memory is {self.longest_memory}: it must be at least 1.")
-
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
         return RecurrenceStack(self, MinGRULayer, is_complex=False, dtype=dtype)
 
@@ -58,9 +54,9 @@ class MinGRULayer(Recurrence):
         def remember_long(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
             return -jnp.log(jnp.linspace(1, config.longest_memory, *shape, dtype=dtype))
 
-        self.update_gate = self.dense(config.state_features, bias_init=remember_long)
-        self.candidate = self.dense(config.state_features)
-        self.output = self.dense(config.features)
+        self.update_gate = dense(config.state_features, self.dtype, bias_init=remember_long)
+        self.candidate = dense(config.state_features, self.dtype)
+        self.output = dense(config.features, self.dtype)
 
     def write(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         wide = parameter_dtype(self.dtype)

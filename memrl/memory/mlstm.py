@@ -11,6 +11,7 @@ from memrl.memory.base import parameter_dtype
 from memrl.memory.chunkwise import Projected, episodes, read_and_write, to_heads, to_time
 from memrl.memory.convolution import nothing_recent
 from memrl.memory.fast_weights import ConvolvedConfig, ConvolvedLayer, FastWeightLayer, remember_long, with_ones
+from memrl.memory.layers import dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +70,10 @@ class MLSTMLayer(ConvolvedLayer):
     def setup(self) -> None:
         super().setup()
         heads, zeros = self.config.heads, nn.initializers.zeros
-        self.value_projection = self.dense(self.config.features)
-        self.forget_gate = self.dense(heads, use_bias=True, kernel_init=zeros, bias_init=remember_long)
-        self.input_gate = self.dense(heads, use_bias=True, kernel_init=zeros, bias_init=nn.initializers.normal(0.1))
-        self.output_gate = self.dense(self.config.features, use_bias=True)
+        self.value_projection = self.linear(self.config.features)
+        self.forget_gate = dense(heads, self.dtype, kernel_init=zeros, bias_init=remember_long)
+        self.input_gate = dense(heads, self.dtype, kernel_init=zeros, bias_init=nn.initializers.normal(0.1))
+        self.output_gate = dense(self.config.features, self.dtype)
 
     def project(self, recent: jax.Array | None, x: jax.Array, resets: jax.Array) -> tuple[jax.Array | None, jax.Array]:
         recent, mixed = self.convolve(recent, x, resets)

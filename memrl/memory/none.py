@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memrl.memory.base import Memory, MemoryConfig, parameter_dtype
+from memrl.memory.base import Memory, MemoryConfig
+from memrl.memory.layers import dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,11 +16,6 @@ class NoMemory(MemoryConfig):
 
     features: int = 128
     """Width F of the layer."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.features < 1:
-            raise ValueError(f"memory.features is {self.features}: it must be at least 1.")
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
         return FeedForward(self.features, dtype)
@@ -32,7 +28,7 @@ class FeedForward(Memory):
     dtype: jnp.dtype
 
     def setup(self) -> None:
-        self.layer = nn.Dense(self.features, dtype=self.dtype, param_dtype=parameter_dtype(self.dtype))
+        self.layer = dense(self.features, self.dtype)
 
     def initial_state(self, batch: int, key: jax.Array | None = None) -> tuple[()]:
         return ()

@@ -6,13 +6,15 @@ the gradient; one product for all gates and a hand-written backward pass made no
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from memrl.memory.base import Memory, MemoryConfig, State, parameter_dtype, select
+from memrl.memory.layers import dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +29,6 @@ class Elman(MemoryConfig):
 
     features: int = 128
     """Width F of the hidden state and of the output."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_features(self.features)
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
         cell = nn.SimpleCell(self.features, dtype=dtype, param_dtype=parameter_dtype(dtype))
@@ -53,12 +51,8 @@ class GRU(MemoryConfig):
     features: int = 128
     """Width F of the hidden state and of the output."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_features(self.features)
-
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
-        return RecurrentMemory(GRUCell(self.features, dtype=dtype, param_dtype=parameter_dtype(dtype)), dtype)
+        return RecurrentMemory(GRUCell(self.features, dtype=dtype), dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,18 +74,8 @@ class LSTM(MemoryConfig):
     forget_bias: float = 1.0
     """Initial bias of the forget gate; 1 starts the memory long (Jozefowicz et al., ICML 2015), 0 half open."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_features(self.features)
-
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
-        cell = LSTMCell(self.features, self.forget_bias, dtype=dtype, param_dtype=parameter_dtype(dtype))
-        return RecurrentMemory(cell, dtype)
-
-
-def _check_features(features: int) -> None:
-    if features < 1:
-        raise ValueError(f"memory.features is {features}: it must be at least 1.")
+        return RecurrentMemory(LSTMCell(self.features, self.forget_bias, dtype), dtype)
 
 
 class RecurrentMemory(Memory):
@@ -126,15 +110,16 @@ class GRUCell(nn.GRUCell):
 
     @nn.compact
     def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def dense(name: str, **settings: Any) -> nn.Dense:
-            return nn.Dense(self.features, dtype=self.dtype, param_dtype=self.param_dtype, name=name, **settings)
+        def from_input(name: str) -> jax.Array:
+            return dense(self.features, self.dtype, name=name)(inputs)
 
         def from_hidden(name: str, use_bias: bool = False) -> jax.Array:
-            return dense(name, use_bias=use_bias, kernel_init=nn.initializers.orthogonal())(carry)
+            orthogonal = nn.initializers.orthogonal()
+            return dense(self.features, self.dtype, use_bias=use_bias, kernel_init=orthogonal, name=name)(carry)
 
-        reset = nn.sigmoid(dense("ir")(inputs) + from_hidden("hr"))
-        keep = nn.sigmoid(dense("iz")(inputs) + from_hidden("hz"))
-        candidate = nn.tanh(dense("in")(inputs) + reset * from_hidden("hn", use_bias=True))
+        reset = nn.sigmoid(from_input("ir") + from_hidden("hr"))
+        keep = nn.sigmoid(from_input("iz") + from_hidden("hz"))
+        candidate = nn.tanh(from_input("in") + reset * from_hidden("hn", use_bias=True))
         self.sow("intermediates", "reset_gate", reset)
         self.sow("intermediates", "keep_gate", keep)
         hidden = (1.0 - keep) * candidate + keep * carry
@@ -154,16 +139,13 @@ class LSTMCell(nn.RNNCellBase):
     features: int
     forget_bias: float
     dtype: jnp.dtype
-    param_dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, carry: LSTMState, inputs: jax.Array) -> tuple[LSTMState, jax.Array]:
         def gate(name: str, bias: float = 0.0) -> jax.Array:
-            parameters = {"features": self.features, "dtype": self.dtype, "param_dtype": self.param_dtype}
-            from_input = nn.Dense(name=f"i{name}", bias_init=nn.initializers.constant(bias), **parameters)
-            from_hidden = nn.Dense(
-                name=f"h{name}", use_bias=False, kernel_init=nn.initializers.orthogonal(), **parameters
-            )
+            linear = functools.partial(dense, self.features, self.dtype)
+            from_input = linear(name=f"i{name}", bias_init=nn.initializers.constant(bias))
+            from_hidden = linear(name=f"h{name}", use_bias=False, kernel_init=nn.initializers.orthogonal())
             return from_input(inputs) + from_hidden(carry.hidden)
 
         forget, write = nn.sigmoid(gate("f", self.forget_bias)), nn.sigmoid(gate("i"))
@@ -177,7 +159,7 @@ class LSTMCell(nn.RNNCellBase):
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> LSTMState:
         shape = (*input_shape[:-1], self.features)
-        return LSTMState(jnp.zeros(shape, self.param_dtype), jnp.zeros(shape, self.param_dtype))
+        return LSTMState(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
 
     @property
     def num_feature_axes(self) -> int:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl.memory.base import Memory, parameter_dtype
+from memrl.memory.layers import dense
 from memrl.memory.linear_recurrence import (
     Recurrence,
     RecurrenceStack,
@@ -81,9 +82,9 @@ class S5Layer(Recurrence):
             "timescale_log", lambda key: jax.random.uniform(key, (pairs,), wide, *timescales)
         )
         self.skip = self.param("skip", nn.initializers.normal(1.0), (config.features,), wide)
-        self.input = self.dense(2 * pairs, (2 * config.features) ** -0.5)
-        self.output = self.dense(config.features, 2 * (2 * pairs) ** -0.5)
-        self.gate = self.dense(config.features)
+        self.input = self.linear(2 * pairs, (2 * config.features) ** -0.5)
+        self.output = self.linear(config.features, 2 * (2 * pairs) ** -0.5)
+        self.gate = dense(config.features, self.dtype)
 
     def write(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         rate, timescale = jnp.exp(self.rate_log), jnp.exp(self.timescale_log)

@@ -86,8 +86,8 @@ class SHMLayer(FastWeightLayer):
     def setup(self) -> None:
         super().setup()
         config = self.config
-        self.calibration = self.dense(config.features)
-        self.write_gate = self.dense(config.heads)
+        self.calibration = self.linear(config.features)
+        self.write_gate = self.linear(config.heads)
         self.theta = self.param(
             "theta",
             nn.initializers.xavier_uniform(),

@@ -19,8 +19,8 @@ it are invisible to it; with trials of a fixed length that `L` divides, this is 
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Literal, Self
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -32,6 +32,7 @@ from memrl.memory.attention import (
     KeysValues,
     Rotation,
     TransformerLayer,
+    attended_by_layer,
     check_transformer,
     empty_cache,
     latest_reset,
@@ -39,8 +40,8 @@ from memrl.memory.attention import (
     rotation,
     write_at,
 )
-from memrl.memory.base import Memory, MemoryConfig, parameter_dtype
-from memrl.memory.layers import rms_norm
+from memrl.memory.base import Attention, Memory, MemoryConfig, parameter_dtype
+from memrl.memory.layers import dense, rms_norm
 
 
 class SummaryState(struct.PyTreeNode):
@@ -92,7 +93,7 @@ class SummaryConfig(MemoryConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_transformer(self, ("layers", "heads", "mlp_features", "segment_length", "summary_tokens"))
+        check_transformer(self)
         if not 0 <= self.jitter < 1:
             raise ValueError(f"memory.jitter is {self.jitter}: it must be at least 0 and less than 1.")
         if self.shortest_segment < 1:
@@ -127,8 +128,7 @@ class SummaryMemory(Memory):
 
     def setup(self) -> None:
         config = self.config
-        parameters = {"dtype": self.dtype, "param_dtype": parameter_dtype(self.dtype)}
-        self.input_projection = nn.Dense(config.features, **parameters)
+        self.input_projection = dense(config.features, self.dtype)
         self.layers = [
             TransformerLayer(config.features, config.heads, config.mlp_features, self.dtype)
             for _ in range(config.layers)
@@ -218,6 +218,14 @@ class SummaryMemory(Memory):
         # Reading the last token of a segment closes it: what it attended to is then counted as summaries.
         sets = jnp.minimum(state.segment - state.first_segment, self.capacity)
         return sets * self.config.summary_tokens + state.position - state.first_slot
+
+    def attended(self, state: SummaryState, sown: Mapping[str, Any]) -> dict[str, Attention]:
+        length = self.config.longest_segment
+        sets = jnp.repeat(ring_index(state.segment, self.capacity), self.config.summary_tokens)
+        tokens = state.segment * length + jnp.arange(length, dtype=jnp.int32)
+        begin = jnp.concatenate([jnp.where(sets < 0, -1, sets * length), tokens])
+        end = begin + jnp.concatenate([jnp.full_like(sets, length), jnp.ones_like(tokens)])
+        return attended_by_layer(sown, begin, end, f": steps and, as blocks, summaries of {length} steps")
 
     # Segments
 

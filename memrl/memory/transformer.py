@@ -7,7 +7,7 @@ sliding window whose oldest tokens are dropped, positions unshifted.
 """
 
 import dataclasses
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 import flax.linen as nn
 import jax
@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from memrl.memory.attention import Block, KeysValues, Sink, TransformerLayer, alibi, check_transformer, rotation
 from memrl.memory.base import Memory, MemoryConfig, parameter_dtype
-from memrl.memory.layers import check_choice, rms_norm
-from memrl.memory.window import View, WindowMemory
+from memrl.memory.layers import dense, rms_norm
+from memrl.memory.window import View, WindowMemory, WindowState
 
 Positions = Literal["rotary", "learned", "alibi", "none"]
 
@@ -68,9 +68,7 @@ class FCT(MemoryConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_transformer(self, ("layers", "heads", "mlp_features", "context", "learned_positions"))
-        check_choice("positions", self.positions, get_args(Positions))
-        check_choice("sink", self.sink, get_args(Sink))
+        check_transformer(self)
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
         return ContextTransformer(self, dtype)
@@ -87,7 +85,7 @@ class ContextTransformer(WindowMemory):
 
     def setup(self) -> None:
         config = self.config
-        self.input_projection = nn.Dense(config.features, dtype=self.dtype, param_dtype=parameter_dtype(self.dtype))
+        self.input_projection = dense(config.features, self.dtype)
         if config.positions == "learned":
             self.position_table = self.param(
                 "position_table",
@@ -100,6 +98,10 @@ class ContextTransformer(WindowMemory):
             for _ in range(config.layers)
         ]
         self.final_norm = rms_norm(self.dtype)
+
+    def items(self, state: WindowState) -> jax.Array:
+        items = super().items(state)
+        return items if self.config.sink == "none" else jnp.concatenate([jnp.array([-1], jnp.int32), items])
 
     def _read(
         self, inputs: jax.Array, tokens: tuple[KeysValues, ...], view: View

@@ -30,8 +30,11 @@ import jax.numpy as jnp
 
 from memrl.memory.attention import Block, KeysValues, attend, finite
 from memrl.memory.base import Memory, MemoryConfig, parameter_dtype
-from memrl.memory.layers import check_sizes
+from memrl.memory.layers import dense, layer_norm
 from memrl.memory.window import View, WindowMemory
+
+EPSILON = 1e-5
+"""Of the layer normalisations."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +62,6 @@ class TrXL(MemoryConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self, ("features", "layers", "heads", "mlp_features", "context"))
         if self.features % self.heads or self.features % 2:
             raise ValueError(
                 f"memory.features is {self.features} and memory.heads is {self.heads}: the width must be a multiple of "
@@ -131,14 +133,14 @@ class TransformerXL(WindowMemory):
 
     def setup(self) -> None:
         config = self.config
-        parameters = {"dtype": self.dtype, "param_dtype": parameter_dtype(self.dtype)}
-        self.input_projection = nn.Dense(config.features, **parameters)
+        self.input_projection = dense(config.features, self.dtype)
         sizes = (config.features, config.heads, config.mlp_features, self.dtype)
         self.layers = [
             ResidualLayer(*sizes) if self.gate_bias is None else GatedLayer(*sizes, self.gate_bias)
             for _ in range(config.layers)
         ]
-        per_head = (nn.initializers.zeros, (config.heads, config.features // config.heads), parameters["param_dtype"])
+        size = (config.heads, config.features // config.heads)
+        per_head = (nn.initializers.zeros, size, parameter_dtype(self.dtype))
         self.content_bias = self.param("content_bias", *per_head)  # u
         self.distance_bias = self.param("distance_bias", *per_head)  # v
 
@@ -174,10 +176,9 @@ class RelativeAttention(nn.Module):
     dtype: jnp.dtype
 
     def setup(self) -> None:
-        parameters = {"use_bias": False, "dtype": self.dtype, "param_dtype": parameter_dtype(self.dtype)}
-        self.projection = nn.Dense(3 * self.features, **parameters)
-        self.distance_projection = nn.Dense(self.features, **parameters)  # W_R
-        self.output = nn.Dense(self.features, **parameters)
+        self.projection = dense(3 * self.features, self.dtype, use_bias=False)
+        self.distance_projection = dense(self.features, self.dtype, use_bias=False)  # W_R
+        self.output = dense(self.features, self.dtype, use_bias=False)
 
     def project(self, x: jax.Array) -> tuple[jax.Array, KeysValues]:
         """Queries `[B, H, K, d]`, and keys and values, of the tokens `x` `[B, K, D]`."""
@@ -207,19 +208,8 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        parameters = {"dtype": self.dtype, "param_dtype": parameter_dtype(self.dtype)}
-        hidden = nn.relu(nn.Dense(self.hidden_features, name="hidden", **parameters)(x))
-        return nn.Dense(self.features, name="output", **parameters)(hidden)
-
-
-def layer_norm(dtype: jnp.dtype) -> nn.LayerNorm:
-    """Layer normalisation (arXiv 1607.06450), its statistics in float32 at least."""
-    return nn.LayerNorm(
-        epsilon=1e-5,
-        dtype=dtype,
-        param_dtype=parameter_dtype(dtype),
-        force_float32_reductions=dtype != jnp.float64,  # see `rms_norm`
-    )
+        hidden = nn.relu(dense(self.hidden_features, self.dtype, name="hidden")(x))
+        return dense(self.features, self.dtype, name="output")(hidden)
 
 
 class ResidualLayer(nn.Module):
@@ -232,9 +222,9 @@ class ResidualLayer(nn.Module):
 
     def setup(self) -> None:
         self.attention = RelativeAttention(self.features, self.heads, self.dtype)
-        self.attention_norm = layer_norm(self.dtype)
+        self.attention_norm = layer_norm(self.dtype, EPSILON)
         self.mlp = FeedForward(self.features, self.mlp_features, self.dtype)
-        self.mlp_norm = layer_norm(self.dtype)
+        self.mlp_norm = layer_norm(self.dtype, EPSILON)
 
     def project(self, x: jax.Array) -> tuple[jax.Array, KeysValues]:
         return self.attention.project(x)
@@ -255,10 +245,10 @@ class GatedLayer(nn.Module):
     gate_bias: float
 
     def setup(self) -> None:
-        self.attention_norm = layer_norm(self.dtype)
+        self.attention_norm = layer_norm(self.dtype, EPSILON)
         self.attention = RelativeAttention(self.features, self.heads, self.dtype)
         self.attention_gate = Gate(self.features, self.gate_bias, self.dtype)
-        self.mlp_norm = layer_norm(self.dtype)
+        self.mlp_norm = layer_norm(self.dtype, EPSILON)
         self.mlp = FeedForward(self.features, self.mlp_features, self.dtype)
         self.mlp_gate = Gate(self.features, self.gate_bias, self.dtype)
 
@@ -280,17 +270,16 @@ class Gate(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        def dense(name: str, parts: int) -> nn.Dense:
-            wide = parameter_dtype(self.dtype)
-            return nn.Dense(parts * self.features, use_bias=False, dtype=self.dtype, param_dtype=wide, name=name)
+        def linear(name: str, parts: int) -> nn.Dense:
+            return dense(parts * self.features, self.dtype, use_bias=False, name=name)
 
         bias = self.param(
             "bias", nn.initializers.constant(self.initial_bias), (self.features,), parameter_dtype(self.dtype)
         )
-        reset_y, update_y, candidate_y = jnp.split(dense("from_y", 3)(y), 3, axis=-1)  # W_r, W_z, W_g
-        reset_x, update_x = jnp.split(dense("from_x", 2)(x), 2, axis=-1)  # U_r, U_z
+        reset_y, update_y, candidate_y = jnp.split(linear("from_y", 3)(y), 3, axis=-1)  # W_r, W_z, W_g
+        reset_x, update_x = jnp.split(linear("from_x", 2)(x), 2, axis=-1)  # U_r, U_z
         reset = nn.sigmoid(reset_y + reset_x)
         update = nn.sigmoid(update_y + update_x - bias.astype(self.dtype)[None, None])
-        candidate = nn.tanh(candidate_y + dense("from_reset_x", 1)(reset * x))  # U_g
+        candidate = nn.tanh(candidate_y + linear("from_reset_x", 1)(reset * x))  # U_g
         self.sow("intermediates", "update", update)
         return (1 - update) * x + update * candidate

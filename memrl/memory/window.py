@@ -10,15 +10,23 @@ is that of the steps times the window, not of their square.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from memrl.memory.attention import KeysValues, empty_cache, latest_reset, ring_index, update_ring, write_at
-from memrl.memory.base import Memory
+from memrl.memory.attention import (
+    KeysValues,
+    attended_by_layer,
+    empty_cache,
+    latest_reset,
+    ring_index,
+    update_ring,
+    write_at,
+)
+from memrl.memory.base import Attention, Memory
 
 
 class WindowState(struct.PyTreeNode):
@@ -177,6 +185,14 @@ class WindowMemory(Memory):
 
     def tokens_attended(self, state: WindowState) -> jax.Array:
         return jnp.minimum(state.clock - state.first, self.config.context)
+
+    def items(self, state: WindowState) -> jax.Array:
+        """The index of the token in each slot that the next step sees, int32; negative where there is none."""
+        return ring_index(state.clock + 1, self.config.context)
+
+    def attended(self, state: WindowState, sown: Mapping[str, Any]) -> dict[str, Attention]:
+        items = self.items(state)
+        return attended_by_layer(sown, items, items + 1)
 
     def _read(
         self, inputs: jax.Array, tokens: tuple[KeysValues, ...], view: View

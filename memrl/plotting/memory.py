@@ -15,8 +15,6 @@ SHOWN = "#D55E00"
 """Of the moments at which something was shown; like the colours below from the palette of Okabe and Ito (2008)."""
 UNITS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 """Of the units of a gate, where there are so few that each has a line."""
-FULLY_OPEN = {"write strength": 2}
-"""What a gate is when it is fully open, where that is not 1; by what it is called, its layer left out."""
 SOURCES = {
     "state": ("the memory's state", "#0072B2", "o-"),
     "output": ("the memory's output", "#E69F00", "s-"),
@@ -81,11 +79,11 @@ def attention_figure(maps: Mapping[str, np.ndarray], events: Events) -> Any:
     return figure
 
 
-def plot_gates(gates: Mapping[str, np.ndarray], events: Events, path: Path) -> list[Path]:
+def plot_gates(gates: Mapping[str, tuple[np.ndarray, float]], events: Events, path: Path) -> list[Path]:
     """Draws how far gates were open when.
 
     Args:
-      gates: by layer and name, `[T, units]`, from 0 (closed) to 1 (open) unless `FULLY_OPEN` says otherwise.
+      gates: by layer and name, how far each unit was open, `[T, units]`, 0 where closed, and what fully open is.
       events, path: as for `plot_attention`.
 
     Returns:
@@ -94,12 +92,11 @@ def plot_gates(gates: Mapping[str, np.ndarray], events: Events, path: Path) -> l
     return save_figure(gates_figure(gates, events), path)
 
 
-def gates_figure(gates: Mapping[str, np.ndarray], events: Events) -> Any:
+def gates_figure(gates: Mapping[str, tuple[np.ndarray, float]], events: Events) -> Any:
     """The figure that `plot_gates` saves."""
     figure, panels = _timeline(len(gates), 1.5, events, "shown to the agent")
-    for axes, (name, openness) in zip(panels, gates.items(), strict=True):
+    for axes, (name, (openness, most)) in zip(panels, gates.items(), strict=True):
         steps, units = openness.shape
-        most = FULLY_OPEN.get(name.split(", ")[-1], 1)
         axes.set_title(name, fontsize="medium", loc="left")
         if units <= len(UNITS):
             for unit in range(units):
@@ -122,7 +119,7 @@ def gates_figure(gates: Mapping[str, np.ndarray], events: Events) -> Any:
             )
             axes.set_ylabel("unit,\nsorted by mean")
             bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=12)
-            bar.set_label(f"openness\n(0 closed, {most} open)", fontsize="small")
+            bar.set_label(f"openness\n(0 closed, {most:g} open)", fontsize="small")
     return figure
 
 

@@ -392,7 +392,7 @@ BAD = [
     (MinGRU, {"longest_memory": 0}, "memory.longest_memory is 0"),
     (FFM, {"contexts": 0}, "memory.contexts is 0"),
     (FFM, {"longest_period": 0}, "memory.longest_period is 0"),
-    (MinGRU, {"scan": "parallel"}, "memory.scan is parallel: it must be one of auto, sequential, associative, chunked"),
+    (MinGRU, {"scan": "parallel"}, "memory.scan is 'parallel': it must be one of auto, sequential, associative, chunked"),
     (LRU, {"r_min": 0.9, "r_max": 0.9}, "memory.r_min is 0.9 and memory.r_max is 0.9"),
     (LRU, {"r_max": 1.1}, "memory.r_max is 1.1"),
     (LRU, {"max_phase": 0.0}, "memory.max_phase is 0.0: it must be greater than 0."),
