@@ -47,7 +47,7 @@ def main() -> int:
         write_pages(Path(folder) / "pages")
         (Path(folder) / "mkdocs.yml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
         # mkdocs-material says in each build that zensical will follow it, which is no warning of ours.
-        environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+        environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT / "docs")}
         command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
         return subprocess.run(command, cwd=folder, env=environment).returncode
 
@@ -283,11 +283,17 @@ def microseconds(measured: dict[str, float]) -> str:
 
 def section(text: str, title: str, level: int) -> str:
     """The part of a text under the heading `title`, made a heading of `level`; empty if there is none."""
-    found = re.search(rf"(?ms)^(#+) {re.escape(title)}\n.*?(?=^\1 |^#{{1,2}} |\Z)", text)
-    if not found:
-        return ""
-    shift = level - len(found[1])
-    return re.sub(r"(?m)^#+(?= )", lambda it: "#" * (len(it[0]) + shift), found[0])
+    lines, own, in_code = [], 0, False
+    for line in text.splitlines():
+        in_code ^= line.startswith("```")
+        depth = 0 if in_code else len(re.match("#*", line)[0])
+        if 0 < depth <= own:
+            break
+        if depth and line.lstrip("# ") == title:
+            own = depth
+        if own:
+            lines.append("#" * (depth + level - own) + line[depth:] if depth else line)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def with_links(text: str, names: dict[str, griffe.Class]) -> str:

@@ -54,6 +54,14 @@ def test_the_page_of_an_environment(site, name):
     assert "what must be remembered" in page
 
 
+def test_papers_are_linked_and_what_the_readme_says_is_there(site):
+    assert (
+        '<a href="https://arxiv.org/abs/2510.19732">arXiv 2510.19732</a>' in (site / "memories/memo.html").read_text()
+    )
+    assert "class MeanMemory(Memory):" in text(site / "extending.html")
+    assert "python -m experiments.run --list" in text(site / "index.html")
+
+
 def test_nothing_is_fetched_from_elsewhere(site):
     pages = list(site.rglob("*.html"))
     assert len(pages) > len(MEMORIES) + len(ENVIRONMENTS) + len(PAGES)
