@@ -265,6 +265,14 @@ def minibatch_rows(key: jax.Array, num_envs: int, minibatches: int, axis: str) -
     return (order + group[:, None] * minibatches).T
 
 
+def epoch_rows(key: jax.Array, epochs: int, num_envs: int, minibatches: int, axis: str) -> jax.Array:
+    """`minibatch_rows` of all epochs, dealt anew in each, int32 `[epochs x minibatches, num_envs / minibatches]`."""
+    index = jax.vmap(minibatch_rows, in_axes=(0, None, None, None))(
+        jax.random.split(key, epochs), num_envs, minibatches, axis
+    )
+    return index.reshape(-1, index.shape[-1])
+
+
 def learn(
     policy: ActorCritic,
     optimizer: optax.GradientTransformation,
@@ -321,11 +329,10 @@ def learn(
         statistics["gradient_norm"] = optax.tree.norm(gradients)
         return (optax.apply_updates(params, updates), optimizer_state), statistics
 
-    index = jax.vmap(minibatch_rows, in_axes=(0, None, None, None))(
-        jax.random.split(key, config.epochs), advantage.shape[1], config.minibatches, axis
-    )
     (params, optimizer_state), statistics = jax.lax.scan(
-        gradient_step, (params, optimizer_state), index.reshape(-1, index.shape[-1])
+        gradient_step,
+        (params, optimizer_state),
+        epoch_rows(key, config.epochs, advantage.shape[1], config.minibatches, axis),
     )
     first_deviation = jax.lax.pmax(statistics.pop("ratio_deviation")[0], axis)
     averages = {name: jax.lax.pmean(value.mean(), axis) for name, value in statistics.items()}

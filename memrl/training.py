@@ -140,21 +140,33 @@ def train_step(
         total = jax.lax.psum(jnp.where(chosen, value, 0).sum(), sharding.AXIS)
         return total / jax.lax.psum(chosen.sum(dtype=jnp.float32), sharding.AXIS)
 
-    target = advantage + trajectory.value
-    residual = jax.lax.pmean(
-        jnp.square(advantage - jax.lax.pmean(advantage.mean(), sharding.AXIS)).mean(), sharding.AXIS
-    )
-    spread = jax.lax.pmean(jnp.square(target - jax.lax.pmean(target.mean(), sharding.AXIS)).mean(), sharding.AXIS)
     metrics = {
         "update": (state.update + 1).astype(jnp.float32),
         "return": mean_where(done, trajectory.trial_return),
         "trials": jax.lax.psum(done.sum(dtype=jnp.float32), sharding.AXIS),
         **{name: mean_where(trajectory.over, outcome) for name, outcome in trajectory.outcomes.items()},
         "reward_per_step": jax.lax.pmean(trajectory.reward.mean(), sharding.AXIS),
-        "explained_variance": 1 - residual / spread,
+        "explained_variance": explained_variance(trajectory.value, advantage, sharding.AXIS),
         **statistics,
     }
     return state.replace(update=state.update + 1), metrics
+
+
+def explained_variance(value: jax.Array, advantage: jax.Array, axis: str) -> jax.Array:
+    """Share of the variance of returns that the values tell, over all devices: 1 is perfect, a constant tells 0.
+
+    Args:
+      value, advantage: `[T, B]`; a return is their sum.
+      axis: name of the device axis.
+
+    Returns:
+      float32 []; NaN if all returns are the same.
+    """
+
+    def variance(x: jax.Array) -> jax.Array:
+        return jax.lax.pmean(jnp.square(x - jax.lax.pmean(x.mean(), axis)).mean(), axis)
+
+    return 1 - variance(advantage) / variance(value + advantage)
 
 
 def begin(

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from memrl.networks import Inputs, Outputs
-from memrl.ppo import Minibatch, PPOConfig, generalised_advantage, loss, minibatch_rows, trajectory_advantage
+from memrl.ppo import (
+    Minibatch,
+    PPOConfig,
+    epoch_rows,
+    generalised_advantage,
+    loss,
+    minibatch_rows,
+    trajectory_advantage,
+)
 from memrl.rollout import Trajectory
 
 AXIS = "devices"
@@ -170,6 +178,15 @@ def test_minibatches_partition_the_environments():
 @pytest.mark.parametrize("devices", [2, 8])
 def test_minibatches_are_the_same_on_any_number_of_devices(devices):
     np.testing.assert_array_equal(global_rows(0, devices), global_rows(0, 1))
+
+
+def test_every_epoch_deals_anew():
+    """24 environments in 3 minibatches: 4 epochs, each of which takes every environment once, no two the same."""
+    index = jax.vmap(lambda _: epoch_rows(jax.random.key(0), 4, 24, 3, AXIS), axis_name=AXIS)(jnp.zeros(1))[0]
+    epochs = np.sort(index.reshape(4, 3, 8), axis=-1)
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch.ravel()), np.arange(24))
+    assert len(np.unique(epochs.reshape(4, -1), axis=0)) == 4
 
 
 def test_minibatches_are_drawn_at_random():

@@ -27,14 +27,25 @@ class StepCounter:
     def apply(self, params, memory, inputs, reset, method):
         assert method == "step"
         count = jnp.where(reset, 0, memory) + 1
-        return count, Outputs(100 * jax.nn.one_hot(count.astype(jnp.int32) % 2, 2), count)
+        return count, Outputs(100 * jax.nn.one_hot(count.astype(jnp.int32) % 2, 2), self.value(count, inputs))
+
+    def value(self, count, inputs):
+        return count
+
+
+class Witness(StepCounter):
+    """The digits of its value are all that it has read: soft reset, action + 1, reward, observation, count."""
+
+    def value(self, count, inputs):
+        digits = (inputs.soft_reset, inputs.action + 1, inputs.reward, inputs.observation[:, 0], count)
+        return sum(10**place * digit.astype(jnp.float32) for place, digit in enumerate(reversed(digits)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Clock(Probe):
     """Trials of three steps in which the observation and the reward are the time; the second step is a soft reset.
 
-    The third step ends the trial by truncation, or by termination and truncation at once.
+    The third step ends the trial by truncation, or by termination and truncation at once, and its second attempt too.
     """
 
     terminates: bool
@@ -45,13 +56,13 @@ class Clock(Probe):
     def step_env(self, key, state, action, params):
         time = state.time + 1
         terminated = (time == 3) & self.terminates
-        info = {"soft_reset": time == 2}
+        info = {"soft_reset": time >= 2}
         return time[None].astype(jnp.float32), environment.EnvState(time), time, terminated, info
 
 
-def act(terminates, length, batch=2, policy=None):
+def act(terminates, length, batch=2, policy=None, clock=Clock):
     policy = policy or StepCounter()
-    env, params = Clock(terminates), environment.EnvParams(max_steps_in_episode=3)
+    env, params = clock(terminates), environment.EnvParams(max_steps_in_episode=3)
     actor = initial_actor_state(policy, env, params, batch, jax.random.key(0))
     return jax.jit(lambda actor: rollout(policy, env, params, None, actor, length))(actor)
 
@@ -96,6 +107,14 @@ def test_truncated_trial_is_continued_by_its_final_observation(truncated):
     assert column(trajectory.truncated) == [0, 0, 1, 0, 0, 1, 0]
     assert not trajectory.terminated.any()
     assert column(trajectory.final_value) == [0, 0, 4, 0, 0, 4, 0]
+
+
+@pytest.mark.parametrize("length", [3, 7])
+def test_final_observation_is_read_with_all_that_led_to_it(length):
+    """The third step, by action 1, ended an attempt and brought reward 3 and observation 3; the count is 4."""
+    _, trajectory = act(terminates=False, length=length, policy=Witness())
+    assert column(trajectory.value) == [1, 2112, 11223, 1, 2112, 11223, 1][:length]
+    assert column(trajectory.final_value) == [0, 0, 12334, 0, 0, 12334, 0][:length]
 
 
 def test_terminated_trial_is_not_continued(terminated):
@@ -155,6 +174,39 @@ def test_environments_do_not_share_randomness(getkey):
         assert len(np.unique(flat, axis=0)) == 6
     two = jax.tree.map(lambda leaf: leaf[2:4], actor)
     np.testing.assert_array_equal(act(two, policy_params)[1].action, trajectory.action[:, 2:4])
+
+
+def test_no_key_is_used_twice(monkeypatch):
+    """Whatever draws at random as an actor starts and acts has a key of its own."""
+    used = []
+
+    def use(key):
+        jax.debug.callback(lambda data: used.append(tuple(data.tolist())), jax.random.key_data(key))
+
+    class Keyed(Clock):
+        def reset(self, key, params):
+            use(key)
+            return super().reset_env(key, params)
+
+        def step(self, key, state, action, params):
+            use(key)
+            observation, state, reward, terminated, info = super().step_env(key, state, action, params)
+            return observation, state, reward, terminated, jnp.bool_(False), {"final_observation": observation, **info}
+
+    class KeyedCounter(StepCounter):
+        def initial_state(self, batch, key):
+            use(key)
+            return super().initial_state(batch, key)
+
+    def categorical(key, logits):
+        use(key)
+        return logits.argmax()
+
+    monkeypatch.setattr(jax.random, "categorical", categorical)
+    act(False, 5, batch=3, policy=KeyedCounter(), clock=Keyed)
+    jax.effects_barrier()
+    assert len(used) == 1 + 3 + 5 * 3 * 2
+    assert len(set(used)) == len(used)
 
 
 # Law 7: what is learned is what was acted.

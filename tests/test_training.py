@@ -11,11 +11,12 @@ from gymnax.environments import environment
 from probe_environments import ConstantReward, DelayedSign, Recall
 from tiny import tiny_memory, tiny_policy
 
+import memrl.training
 from envs.dark_key_to_door import DarkKeyToDoorConfig
 from memrl.ppo import PPOConfig
-from memrl.rollout import rollout
+from memrl.rollout import ActorState, rollout
 from memrl.sharding import device_mesh
-from memrl.training import Settings, make_optimizer, make_seeds_training, make_training
+from memrl.training import Settings, begin, explained_variance, make_optimizer, make_seeds_training, make_training
 
 CONFIG = PPOConfig(num_envs=8, unroll_length=7, epochs=2, minibatches=2)
 
@@ -160,12 +161,42 @@ def test_update_without_a_finished_trial_has_no_return():
     assert all(np.isfinite(value).all() for name, value in metrics.items() if name != "return")
 
 
+def test_explained_variance_by_hand():
+    """Of the returns 0, 2, 4, 6 on two devices, whose variance is 5."""
+    for value, expected in (([0, 2, 4, 6], 1), ([3, 3, 3, 3], 0), ([1, 3, 3, 5], 0.8), ([6, 4, 2, 0], -3)):
+        returns, value = jnp.float32([0, 2, 4, 6]).reshape(2, 2, 1), jnp.float32(value).reshape(2, 2, 1)
+        actual = jax.vmap(lambda v, a: explained_variance(v, a, "devices"), axis_name="devices")(value, returns - value)
+        np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_nothing_at_the_start_is_drawn_from_the_same_key(monkeypatch):
+    """Parameters, environments and memories, and what training draws later: none tells of another."""
+    keys = {}
+
+    class Policy:
+        def init(self, key, *_, method):
+            keys["parameters"] = key
+            return {}
+
+    def actors(policy, environment, env_params, batch, key):
+        keys["actors"] = key
+        return ActorState(None, None, None, None, None, None)
+
+    monkeypatch.setattr(memrl.training, "initial_actor_state", actors)
+    given = jax.random.key(0)
+    state = begin(given, Policy(), None, None, CONFIG, optax.sgd(1.0))
+    keys |= {"given": given, "kept": state.key}
+    assert len({tuple(jax.random.key_data(key).tolist()) for key in keys.values()}) == 4
+
+
 # Schedules
 
 
-def test_step_size_falls_linearly():
+@pytest.mark.parametrize(("updates", "per_rollout"), [(2, 1), (1, 2)])
+def test_step_size_falls_linearly(updates, per_rollout):
     """Adam moves by the step size where the gradient never changes. 2 updates of 2 epochs of 2 minibatches: 8 steps."""
-    optimizer = make_optimizer(PPOConfig(num_envs=4, epochs=2, minibatches=2, learning_rate=0.8), num_updates=2)
+    config = PPOConfig(num_envs=4, epochs=2, minibatches=2, learning_rate=0.8, updates_per_rollout=per_rollout)
+    optimizer = make_optimizer(config, updates)
     params = {"w": jnp.zeros(())}
     state, moves = optimizer.init(params), []
     for _ in range(9):

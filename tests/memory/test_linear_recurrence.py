@@ -34,11 +34,15 @@ def numbers(rng, shape, dtype):
 
 
 def problem(rng, steps, dtype=np.float64, decays=(None, BATCH, 4), width=(4,)):
-    """Decays of magnitude below 1 (`None` stands for the steps), inputs, initial state and resets."""
+    """Decays of magnitude below 1 (`None` stands for the steps), inputs, initial state and resets.
+
+    The first row begins anew with the first step, the last one goes on with the initial state.
+    """
     shape = tuple(steps if size is None else size for size in decays)
     decay = numbers(rng, shape, dtype)
     decay *= rng.uniform(0.5, 1, shape) / np.abs(decay)
     resets = rng.random((steps, BATCH)) < 0.15
+    resets[0, 0], resets[0, -1] = True, False
     return decay, numbers(rng, (steps, BATCH, *width), dtype), numbers(rng, (BATCH, *width), dtype), resets
 
 
