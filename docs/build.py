@@ -39,6 +39,7 @@ def main() -> int:
         {"Memories": ["memories/index.md", *({name: f"memories/{name}.md"} for name in memories())]},
         {"Environments": ["environments/index.md", *({name: f"environments/{name}.md"} for name in environments())]},
         {"Results": [{title: result_navigation(name)} for name, title in RESULTS.items()]},
+        {"Reference": [{it: f"reference/{it}.md"} for it in public_packages()]},
         *([{"Source": public_address()}] if public_address() else []),
     ]
     settings["site_dir"] = str(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "site").absolute())
@@ -80,6 +81,7 @@ def generated_pages() -> dict[str, tuple[str, str]]:
     }
     written |= {f"memories/{name}.md": memory_page(name, config) for name, config in memories().items()}
     written |= {f"environments/{name}.md": environment_page(name, config) for name, config in environments().items()}
+    written |= {f"reference/{it}.md": reference_page(it) for it in public_packages()}
     found = {path: (text, ".") for path, text in written.items()}
     for name in RESULTS:
         folder = f"experiments/results/{name}"
@@ -169,6 +171,19 @@ def environment_page(name: str, config: griffe.Class) -> str:
     return "\n".join(parts)
 
 
+def reference_page(path: str) -> str:
+    """The public names of a package, but for the memories, which have pages of their own."""
+    own_pages = {config.path for config in memories().values()}
+    public = [find(path)[name] for name in find(path).exports]
+    paths = [it.final_target.path if it.is_alias else it.path for it in public]
+    entries = [
+        f"::: {it}\n    options:\n      heading_level: 2\n      show_root_heading: true\n      show_root_toc_entry: true\n"
+        for it in paths
+        if it not in own_pages
+    ]
+    return "\n".join([f"# {path}\n", docstring(path), *entries])
+
+
 def compared(memory: str, result: str) -> str:
     """What a report over several seeds says of a memory; empty if that was not among the compared ones."""
     report = read(f"experiments/results/{result}/report.md")
@@ -221,6 +236,12 @@ def registry(path: str) -> dict[str, griffe.Class]:
     """A dict of classes with literal keys, as it is written in the sources."""
     entries = find(path).value
     return {key.strip("'\""): find(it.canonical_path) for key, it in zip(entries.keys, entries.values, strict=True)}
+
+
+def public_packages() -> list[str]:
+    """The packages of the library that say which of their names are public."""
+    library = package("memrl")
+    return sorted(it.path for it in (library, *library.members.values()) if it.is_module and it.exports)
 
 
 def memories() -> dict[str, griffe.Class]:

@@ -110,7 +110,10 @@ def sample_memories(
     shown. Of the moments of a trial that fall in a group, one is drawn.
 
     Args:
-      policy, environment, env_params, params: as for `memrl.evaluation.record_trial`.
+      policy: the policy to look into.
+      environment: a gymnax environment.
+      env_params: its parameters.
+      params: the parameters of the policy.
       length: steps of each trial.
       trials: `B`.
       key: decides tasks, actions and moments.

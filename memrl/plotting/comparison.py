@@ -65,7 +65,8 @@ def plot_curves(
       curves: by name.
       path: the file to write; its suffix is replaced.
       styles: of at least these names.
-      xlabel, ylabel: what the axes show, with units.
+      xlabel: what the horizontal axis shows, with its unit.
+      ylabel: what the vertical axis shows, with its unit.
       references: of players to compare with: lines, or figures that hold everywhere.
       mark: a point in time to be marked, and what it is called.
 
@@ -171,7 +172,9 @@ def plot_beside_published(
 
     Args:
       panels: by setting and policy.
-      path, styles, xlabel: as for `plot_intervals`.
+      path: the file to write; its suffix is replaced.
+      styles: of at least the policies in `panels`.
+      xlabel: what the figures are, with their unit.
       note: where the published figures are from.
     """
     names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
@@ -210,12 +213,14 @@ def plot_matrix(
 
     Args:
       values: the figures.
-      rows, columns: their names.
+      rows: their names.
+      columns: their names.
       path: the file to write; its suffix is replaced.
       label: what the figures are.
       limits: the figures of the first and the last colour.
       diverging: whether the middle of the limits is what matters.
-      xlabel, ylabel: what rows and columns are.
+      xlabel: what the columns are.
+      ylabel: what the rows are.
 
     Returns:
       The files.

@@ -84,7 +84,8 @@ def plot_gates(gates: Mapping[str, tuple[np.ndarray, float]], events: Events, pa
 
     Args:
       gates: by layer and name, how far each unit was open, `[T, units]`, 0 where closed, and what fully open is.
-      events, path: as for `plot_attention`.
+      events: what happened in the trial, as for `plot_attention`.
+      path: the file to write; its suffix is replaced.
 
     Returns:
       The files.
