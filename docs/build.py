@@ -176,11 +176,8 @@ def reference_page(path: str) -> str:
     own_pages = {config.path for config in memories().values()}
     public = [find(path)[name] for name in find(path).exports]
     paths = [it.final_target.path if it.is_alias else it.path for it in public]
-    entries = [
-        f"::: {it}\n    options:\n      heading_level: 2\n      show_root_heading: true\n      show_root_toc_entry: true\n"
-        for it in paths
-        if it not in own_pages
-    ]
+    options = "    options:\n      heading_level: 2\n      show_root_heading: true\n      show_root_toc_entry: true\n"
+    entries = [f"::: {it}\n{options}" for it in paths if it not in own_pages]
     return "\n".join([f"# {path}\n", docstring(path), *entries])
 
 
