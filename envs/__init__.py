@@ -12,6 +12,7 @@ from envs.ballet import BalletConfig
 from envs.bandit import BanditConfig
 from envs.base import EnvironmentConfig
 from envs.boxes import BoxesConfig
+from envs.check import check
 from envs.color_cubes import ColorCubesConfig
 from envs.dark_key_to_door import DarkKeyToDoorConfig
 from envs.graph_nav import GraphNavConfig

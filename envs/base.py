@@ -146,6 +146,9 @@ class Environment(environment.Environment):
 
     episodic: bool = True
     """Whether episodes end by the task itself. If not, a trial is `max_steps_in_episode` steps, whatever happens."""
+    ends_at_limit: bool = False
+    """Whether the task itself ends after `max_steps_in_episode` steps, so that this is no limit beyond which it would
+    go on: `terminated` then, and nothing is worth anything afterwards."""
     outcomes: tuple[str, ...] = ()
     """Entries of `info` (bool or float32) that tell how it went, in the last step of an episode or, where trials are
     made of attempts, of an attempt (`info["soft_reset"]`)."""

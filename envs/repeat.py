@@ -105,6 +105,7 @@ class Repeat(base.Environment):
     symbols: int
 
     outcomes = ("accuracy",)
+    ends_at_limit = True
 
     @property
     def kept(self) -> int:
