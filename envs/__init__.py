@@ -1,7 +1,7 @@
 """Environments: one gymnax `Environment` per file, each with a frozen config dataclass that makes it.
 
 `ENVIRONMENTS` names the configs. `envs.get(name)(**fields).make()` returns `(environment, env_params)`. The name of one
-of gymnax's own environments is `gymnax:` and its name there.
+of gymnax's own environments is `gymnax:` and its name there. `envs.check(environment, env_params)` tries one out.
 """
 
 import difflib
@@ -25,6 +25,8 @@ from envs.repeated_gridworld import RepeatedGridworldConfig
 from envs.t_maze import TMazeConfig
 from envs.visual_match import VisualMatchConfig
 from envs.word_rooms import WordRoomsConfig
+
+__all__ = ["ENVIRONMENTS", "check", "get"]
 
 ENVIRONMENTS: dict[str, type] = {
     "ballet": BalletConfig,

@@ -125,8 +125,8 @@ class GymnaxEnvironment(base.Environment):
             return observation, next_state, of_type(jnp.float32)(reward), of_type(jnp.bool_)(terminated), {}
 
     def adapt(self, observation, params):
-        """The observation with the type of its space."""
-        return of_type(self.observation_space(params).dtype)(observation)
+        """The observation with the types of its space."""
+        return in_space(self.observation_space(params), observation)
 
     def is_terminated(self, state, params):
         with their_rules():
@@ -170,6 +170,13 @@ def their_rules():
 def of_type(dtype):
     """A function that makes an array of this type; of its own if None, but not weakly typed."""
     return lambda value: jax.lax.convert_element_type(value, jnp.result_type(value) if dtype is None else dtype)
+
+
+def in_space(space: spaces.Space, observation: Any) -> Any:
+    """An observation, an array or a dict, with the types of its space."""
+    if isinstance(space, spaces.Dict):
+        return {name: in_space(part, observation[name]) for name, part in space.spaces.items()}
+    return of_type(space.dtype)(observation)
 
 
 def as_numpy(value):

@@ -26,6 +26,7 @@ from experiments.config import load_config
 from experiments.runs.folder import build, first_difference, identity, locked, make_folder
 from experiments.training.log import DivergedError, say
 from experiments.training.loop import train
+from experiments.training.start import examine
 from memrl.checkpoint import Checkpointer
 
 DIVERGED = 1
@@ -55,6 +56,8 @@ def run(arguments: Sequence[str]) -> int:
     if saved is not None and (differs := first_difference(identity(saved), identity(config))):
         raise UsageError(f"A run cannot go on with another {differs}: start a new one.")
     mesh = command_line.make_mesh(config)
+    if saved is None:
+        examine(config)
     training = build(config, mesh)
 
     folder = options.resume or make_folder(config, options.output)

@@ -83,7 +83,7 @@ def observation_kinds(space: Any) -> tuple[Kind, ...]:
     """How the arrays of an observation in a gymnax space are read, in the order of `jax.tree.leaves`.
 
     Floating-point and boolean arrays are numbers. Integers are symbols from 0 to the highest of their space, which have
-    no order, but for pictures: uint8 `[H, W, 3]`, the highest 255.
+    no order, but for pictures: uint8 `[H, W, C]`, the highest 255.
 
     Raises:
       ValueError: a space of another kind.
@@ -100,7 +100,7 @@ def observation_kinds(space: Any) -> tuple[Kind, ...]:
         return ("numbers",)
     if jnp.ndim(space.low) or jnp.ndim(space.high) or space.low != 0:
         raise ValueError(f"A policy cannot read observations in {space}: integers must be symbols that count from 0.")
-    if space.high == 255 and space.dtype == jnp.uint8 and len(space.shape) == 3 and space.shape[2] == 3:
+    if space.high == 255 and space.dtype == jnp.uint8 and len(space.shape) == 3:
         return ("picture",)
     return (int(space.high) + 1,)
 

@@ -133,6 +133,8 @@ def test_kinds_follow_from_the_space():
         }
     )
     assert observation_kinds(space) == (5, "numbers", "picture", 7)  # cells, position, view, word
+    assert observation_kinds(spaces.Box(0, 255, (84, 84, 1), jnp.uint8)) == ("picture",)
+    assert observation_kinds(spaces.Box(0, 255, (21, 79), jnp.uint8)) == (256,)  # such as letters on a screen
 
 
 @pytest.mark.parametrize(

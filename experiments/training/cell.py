@@ -15,6 +15,7 @@ from experiments.config import Config, config_to_dict, make_policy
 from experiments.runs.evaluation import evaluate_seeds
 from experiments.runs.folder import first_difference, identity, open_files
 from experiments.training.log import DivergedError, Log, Progress, say
+from experiments.training.start import examine
 from experiments.training.stop import StopRequest
 from memrl.checkpoint import Checkpointer
 from memrl.ppo import NUMBERS
@@ -92,6 +93,7 @@ def train_seeds(
     settings = Settings(jax.tree.map(jax.numpy.asarray, env_params), config.ppo.numbers())
     key = program_key(config), len(configs)
     if key not in programs:
+        examine(config)
         policy = make_policy(config, environment, env_params)
         programs[key] = make_seeds_training(
             policy, environment, settings, config.ppo, config.num_updates, mesh, config.updates_per_chunk

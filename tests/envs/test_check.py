@@ -21,11 +21,14 @@ class CountState(environment.EnvState):
     level: jax.Array  # int32
 
 
+FOUR = spaces.Discrete(4)
+
+
 @dataclasses.dataclass(frozen=True)
 class Count(environment.Environment):
     """Two actions: up and down. The level, from 0 to 3, is observed beside the time; 3 ends the episode."""
 
-    symbols: Any = spaces.Discrete(4)
+    symbols: Any = FOUR
     lift: int = 0
     """Added to the level that is observed."""
     unit: float = 0.1
@@ -110,6 +113,14 @@ def test_the_time_limit_is_no_end_of_the_task():
 
     assert problem(Limited()).startswith("Limited: `terminated` becomes true at max_steps_in_episode, ")
     envs.check(Finite(), PARAMS)
+
+
+def test_a_task_that_ends_at_once_has_no_limit():
+    class Single(Count):
+        def is_terminated(self, state, params):
+            return state.time == 1
+
+    envs.check(Single(), PARAMS)
 
 
 def test_limits_that_are_counted_otherwise():
@@ -213,8 +224,16 @@ def test_parameters_without_a_limit():
 
 def test_where_nothing_may_be_compiled():
     """JAX_DISABLE_JIT=1 is how people debug; thousands of steps would take minutes then."""
+    calls = []
+
+    class Counted(Count):
+        def step_env(self, *arguments):
+            calls.append(arguments)
+            return super().step_env(*arguments)
+
     with jax.disable_jit():
-        assert "is -1 after reset" in problem(Count(lift=-1))
+        assert "is -1 after reset" in problem(Counted(lift=-1))
+    assert len(calls) < 10
 
 
 @pytest.mark.slow

@@ -102,6 +102,11 @@ def test_observations_are_in_their_space(made, steps):
     jax.tree.map(check, spaces_of(space), first, steps["observation"], steps["info"]["final_observation"])
 
 
+@pytest.mark.slow  # the tests below look at all of it, without compiling every environment once more
+def test_nothing_is_said_of_it(made):
+    envs.check(*made)
+
+
 def test_rewards_flags_and_outcomes(request, made, steps):
     environment, _ = made
     assert steps["reward"].dtype == jnp.float32 and jnp.isfinite(steps["reward"]).all()
