@@ -84,7 +84,7 @@ def test_the_wheel(tmp_path, run_python):
     wheel = zipfile.ZipFile(path)
     files = {name for name in wheel.namelist() if ".dist-info" not in name}
     grids = {f"experiments/grids/{path.name}" for path in (ROOT / "experiments" / "grids").glob("*.toml")}
-    assert files == {str(path.relative_to(ROOT)) for path in FILES} | grids
+    assert files == {str(path.relative_to(ROOT)) for path in FILES} | grids | {"memrl/__init__.pyi"}
     (name,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
     metadata = email.message_from_bytes(wheel.read(name))
     assert metadata["Version"] == memrl.__version__

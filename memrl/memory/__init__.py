@@ -1,6 +1,7 @@
 """Memories: one file per family, one contract (`memrl.memory.base`), one registry."""
 
-from memrl.memory.base import Memory, MemoryConfig, rows, state_bytes_per_env
+from memrl.memory import laws
+from memrl.memory.base import Attention, Memory, MemoryConfig, parameter_dtype, rows, select, state_bytes_per_env
 from memrl.memory.delta_rule import DeltaNet, GatedDeltaNet
 from memrl.memory.ffm import FFM
 from memrl.memory.frame_stack import FrameStack
@@ -54,6 +55,7 @@ __all__ = [
     "RMT",
     "S5",
     "SHM",
+    "Attention",
     "AutoCompressor",
     "DeltaNet",
     "Elman",
@@ -67,6 +69,9 @@ __all__ = [
     "MinGRU",
     "NoMemory",
     "TrXL",
+    "laws",
+    "parameter_dtype",
     "rows",
+    "select",
     "state_bytes_per_env",
 ]
