@@ -14,10 +14,10 @@ Banino and Hill, 2021, arXiv 2105.14039), by the rules of the code published wit
 - the first dancer that the agent steps on ends the episode: reward 1 if it danced that dance, else 0;
 - the time limit is 320 steps where the delay is 16, and 1024 otherwise; it truncates the episode.
 
-There are the 13 dances of that code. Nothing but the order of positions tells `plus_cw` from `plus_ccw` and `times_cw`
-from `times_ccw`; any five successive positions tell any two dances apart.
+There are the 13 dances of that code. `plus_cw` and `plus_ccw` differ only in the order of their positions, and so do
+`times_cw` and `times_ccw`; any five successive positions identify a dance.
 
-Changed against the published code: episodes may mix levels, numbers of dancers and delays; the time limit is moved
+Changed from the published code: episodes may mix levels, numbers of dancers and delays; the time limit is moved
 where it would leave fewer than 72 steps to walk, as with 8 dancers and a delay of 192. The picture is uint8 from 0 to
 255 instead of float32 from 0 to 1, and the instruction a number instead of a string; the symbolic observation is new.
 """
@@ -138,12 +138,12 @@ class BalletConfig(base.EnvironmentConfig):
     """Dancers to watch one after the other, then one of them to find by the name of its dance."""
 
     num_dancers: tuple[int, ...] = (2, 4, 8)
-    """Numbers of dancers; each episode has one of them, drawn uniformly."""
+    """Numbers of dancers; each episode uses one of these, drawn uniformly."""
     delays: tuple[int, ...] = (16, 48)
-    """Steps between two dances; each episode has one of them, drawn uniformly."""
+    """Steps between two dances; each episode uses one of these, drawn uniformly."""
     max_steps: int | None = None
-    """Steps after which an episode is truncated. If not given, as published: 320 where the delay is 16, else 1024; yet
-    never less than 72 steps to choose, the fewest that the paper's levels leave."""
+    """Steps after which an episode is truncated. If not given, it is as published: 320 where the delay is 16, and 1024
+    otherwise, but always enough to leave 72 steps to choose, the fewest that the paper's levels leave."""
     observation: ObservationCoding = "symbolic"
     """The view as grids of shapes and colours, or as the published picture, which shows the same."""
 

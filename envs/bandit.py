@@ -1,4 +1,4 @@
-"""Multi-armed bandit: find the arm that pays best, which nothing but pulling can tell.
+"""Multi-armed bandit: find the arm that pays best, which only pulling can reveal.
 
 A trial is a fixed number of pulls, and every pull is an attempt, so there is a soft reset after each.
 
@@ -7,7 +7,7 @@ which asks when agents that are trained for nothing but reward learn to explore.
 them away one by one. Each is a switch:
 
 - the task recurs: `recurrence`, here. The study draws the length of a block of pulls of the same arms, n on average,
-  which is `recurrence = 1 - 1 / n`; with n = 1 nothing that was learnt is ever of use;
+  which is `recurrence = 1 - 1 / n`; with n = 1 nothing that was learned is ever of use;
 - the agent remembers: `NetworkConfig.memory_across_attempts`. If not, its memory is cleared at every soft reset;
 - credit reaches far back: `PPOConfig.credit_across_attempts`. If not, returns are cut at every soft reset.
 
@@ -42,13 +42,13 @@ class BanditConfig(base.EnvironmentConfig):
     rewards: Rewards = "gaussian"
     """gaussian: an arm pays its mean and normal noise; bernoulli: it pays 1 with a probability of its mean, else 0."""
     prior: tuple[float, float] | None = None
-    """How means are drawn. gaussian: mean and standard deviation of a normal distribution, 0 and 1 if not given;
-    bernoulli: the least and the greatest of a uniform distribution, 0 and 1 if not given."""
+    """How the means of the arms are drawn. gaussian: mean and standard deviation of a normal distribution; bernoulli:
+    lower and upper end of a uniform distribution. 0 and 1 if not given."""
     noise: float = 1.0
     """Standard deviation of the noise of gaussian rewards."""
     recurrence: float = 1.0
-    """Probability that the next pull meets the same arms. If not they are drawn anew, unannounced. 1: they stay for the
-    trial; 0: they never recur; 1 - 1 / n: blocks of n pulls on average."""
+    """Probability that the next pull meets the same arms. Otherwise they are drawn anew, unannounced. 1: they stay for
+    the trial; 0: they never recur; 1 - 1 / n: blocks of n pulls on average."""
     trial_length: int = 100
     """Pulls in a trial."""
 
@@ -172,13 +172,13 @@ class Bandit(base.Environment):
     def players(self) -> dict[str, Player]:
         """The reference players. Where arms may be drawn anew, `thompson` and `ucb1` discount what they know.
 
-        - `oracle` knows the best arm: in the mean it gets the expected maximum of the means, which is
+        - `oracle` knows the best arm: on average it gets the expected maximum of the means, which is
           3 / (2 sqrt(pi)) = 0.846 for three standard normal ones and arms / (arms + 1) for uniform ones from 0 to 1.
         - `thompson` samples means from what it believes, given the prior and all rewards, and pulls the best of them.
           For bernoulli rewards its prior is uniform from 0 to 1, whatever `prior` is.
         - `ucb1` pulls each arm once, then the one with the highest upper confidence bound (Auer et al., 2002).
-        - `memoryless` pulls always the same arm. Without memory no arm can be told from another, so every strategy gets
-          the mean of the prior: its first number if gaussian, the middle between both if bernoulli.
+        - `memoryless` always pulls the same arm. Without memory all arms look the same, so every strategy gets the mean
+          of the prior: its first number if gaussian, the middle of its interval if bernoulli.
         """
         return {
             "oracle": Player(lambda params: None, self.play_oracle),

@@ -110,7 +110,7 @@ class EnvironmentConfig:
         raise NotImplementedError
 
     def splits(self) -> dict[str, "EnvironmentConfig"]:
-        """Other settings that a policy trained on this one is asked to master, with the same spaces, by name."""
+        """Other settings with the same spaces, by name, in which a policy trained in this one is tested."""
         return {}
 
 
@@ -122,18 +122,18 @@ def trial_steps(steps: int) -> np.int32:
 
 
 class Fact(NamedTuple):
-    """Something that an agent must remember, as `Environment.facts` tells it."""
+    """Something that an agent must remember, as `Environment.facts` returns it."""
 
     value: jax.Array
     """What is the case in this state, int32 from 0 on."""
     shown: jax.Array
-    """Whether the agent has just been told, by the observation of this state or by what came with it, bool."""
+    """Whether the agent has just been shown it, by the observation of this state or what came with it, bool."""
 
 
 class Environment(environment.Environment):
     """gymnax's `Environment`; see there for the methods to write.
 
-    Besides the fields below an environment may have any of three methods; whoever asks does without those it lacks.
+    Besides the fields below an environment may have any of three methods; callers do without those that it lacks.
 
         players() -> dict[str, Player]                             reference players, the best one first (`envs.player`)
         render(state, params) -> uint8 [H, W, 3]                   a picture of one state
@@ -150,7 +150,7 @@ class Environment(environment.Environment):
     """Whether the task itself ends after `max_steps_in_episode` steps, so that this is no limit beyond which it would
     go on: `terminated` then, and nothing is worth anything afterwards."""
     outcomes: tuple[str, ...] = ()
-    """Entries of `info` (bool or float32) that tell how it went, in the last step of an episode or, where trials are
+    """Entries of `info` (bool or float32) that say how it went, in the last step of an episode or, where trials are
     made of attempts, of an attempt (`info["soft_reset"]`)."""
 
     def action_space(self, params) -> spaces.Discrete:

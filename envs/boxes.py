@@ -16,7 +16,7 @@ not published; this one asks for the same in a room seen from above, with rules 
 - the first box that the agent steps on ends the episode: reward 1 if it holds the object, else 0. It has
   `choice_steps` steps; then the episode is truncated.
 
-Trained on delays drawn from 0 to 64 steps, as is the default, memories can be asked for delays eight times as long. To
+Memories that were trained on delays from 0 to 64 steps, the default, can be tested on delays eight times as long. To
 train on long delays alone, without the short ones as a curriculum, give only those.
 """
 
@@ -52,21 +52,21 @@ class BoxesConfig(base.EnvironmentConfig):
     """Boxes that open one after the other; after a delay, one of the objects seen in them is to be found again."""
 
     num_boxes: tuple[int, ...] = (4,)
-    """Numbers of boxes; each episode has one of them, drawn uniformly."""
+    """Numbers of boxes; each episode uses one of these, drawn uniformly."""
     delays: tuple[int, ...] = (0, 16, 32, 64)
-    """Steps between the last box's turn and the question; each episode has one of them, drawn uniformly."""
+    """Steps between the last box's turn and the question; each episode uses one of these, drawn uniformly."""
     num_objects: int = 16
-    """Kinds of objects, of which each box of an episode holds another."""
+    """Kinds of objects; each box of an episode holds a different one."""
     turn_steps: int = 8
     """Steps of a box's turn."""
     open_steps: int = 4
-    """Steps of its turn in which a box is open."""
+    """Steps for which a box is open during its turn."""
     view_shift: int = 2
     """Rows and columns by which the view may be shifted during the delay; 0 keeps it still."""
     choice_steps: int = 32
     """Steps from the question to the time limit."""
     distance: int = 3
-    """Moves from the agent's start to each box. Two cells further is the wall: 3 makes a room of 11 x 11 cells."""
+    """Moves from the agent's start to each box. The wall is two cells further: 3 makes a room of 11 x 11 cells."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -87,7 +87,7 @@ def draw_distinct(key, count: int) -> jax.Array:
 class ChoiceRoom(base.Environment):
     """The part of the environment that begins when the question is asked.
 
-    Every step reports in `info` whether it answered the question rightly: `success` (bool).
+    Every step reports in `info` whether it answered the question correctly: `success` (bool).
     """
 
     distance: int
@@ -175,7 +175,7 @@ class ChoiceRoom(base.Environment):
         return player_state, self.head_for(state.places[state.target] - state.position)
 
     def play_memoryless(self, key, player_state, state, params):
-        """In the middle choose, and then go on in the same direction, which the cell it stands on tells."""
+        """Chooses in the middle, and then goes on in the same direction, which follows from the cell it stands on."""
         chosen = state.places[jax.random.randint(key, (), 0, state.level.num_places)]
         under_way = jnp.any(state.position != self.centre)
         return player_state, self.head_for(jnp.where(under_way, state.position, chosen) - self.centre)

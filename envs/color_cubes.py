@@ -14,8 +14,8 @@ most numbers, so the three levels are ours wherever the paper is silent:
 - ours: a 5x5 room; N = K = 3 in `medium` and `extreme`; the four moves, and reaching is stepping onto the target; in
   each step, with probability 0.05, one cube that is not the target teleports to a free cell (neither a cube's nor the
   agent's); no two cubes share a cell; nothing happens on other cubes; -0.01 for each step but those that are rewarded;
-  4 K 2 (size - 1) steps at most; in `extreme`, colours are shown in the first update of the episode alone. At most one
-  cube moves between two updates, so who tracks them all always knows which it was.
+  at most 4 K 2 (size - 1) steps; in `extreme`, colours are shown in the first update of the episode alone. At most one
+  cube moves between two updates, so an agent that tracks them all always knows which it was.
 
 Cells are `(row, column)`, row 0 is the uppermost; the agent starts in the lower left corner.
 """
@@ -61,20 +61,21 @@ class ColorCubesConfig(base.EnvironmentConfig):
     size: int = 5
     """Cells along each side of the room."""
     cubes: int | None = None
-    """Cubes, each of a colour of its own."""
+    """Number of cubes, each of a different colour; the level's if not given."""
     phases: int | None = None
-    """Targets to reach for success."""
+    """Targets to reach for success; the level's number if not given."""
     colours: Colours | None = None
-    """When updates show colours: always, only when a phase begins, or only when the episode does."""
+    """When updates show colours: always, only when a phase begins, or only when the episode begins; as the level says
+    if not given."""
     teleport_probability: float = 0.05
     """Probability of a teleport in a step."""
     teleports: Teleports = "one"
-    """one: of a single cube that is not the target; each: every such cube teleports with that probability by itself.
-    Then several may move at once, and where colours are not shown it cannot always be told which."""
+    """one: a teleport moves a single cube that is not the target; each: every such cube teleports with that probability
+    by itself. Then several may move at once, and without colours it is not always clear which ones did."""
     shared_cells: bool = False
-    """Whether a cube may be put where another one is."""
+    """Whether a cube may teleport to the cell of another one."""
     interact: bool = False
-    """Whether a cube is reached by an action of its own, the fifth, which stays; if not, by stepping onto it."""
+    """Whether a cube is reached by a fifth action, which does not move; if not, by stepping onto it."""
     target_reward: float = 1.0
     """Reward for reaching the target."""
     wrong_cube_reward: float = -0.01
@@ -82,7 +83,7 @@ class ColorCubesConfig(base.EnvironmentConfig):
     wrong_cube_ends: bool = False
     """Whether stepping onto another cube ends the episode."""
     step_reward: float = -0.01
-    """Reward for any other step."""
+    """Reward for a step onto neither the target nor another cube."""
     time_limit: int | None = None
     """Steps after which an episode is truncated; 8 x phases x (size - 1) if not given."""
 
@@ -280,7 +281,7 @@ class ColorCubes(base.Environment):
         return free_cell(word, [agent, *cubes], self.size**2 - self.cubes - (~on_cube).astype(jnp.int32))
 
     def row_and_column(self, cell):
-        """Of a cell or several. Without `divmod`'s care for negative numbers, which costs a fifth of a step."""
+        """Row and column of cells. Without `divmod`'s care for negative numbers, which costs a fifth of a step."""
         size = jnp.full_like(cell, self.size)
         return jax.lax.div(cell, size), jax.lax.rem(cell, size)
 
@@ -375,7 +376,7 @@ class ColorCubes(base.Environment):
         return jnp.where(position == cell, INTERACT, move) if self.interact else move
 
     def facts(self, before, action, state, params) -> dict[str, base.Fact]:
-        """The target's cell. Where colours are not shown it is not, though who tracks all cubes can tell it."""
+        """The target's cell; not shown where colours are not, though an agent that tracks all cubes knows it."""
         return {"target": base.Fact(state.cubes[state.target], state.colours_shown)}
 
     def render(self, state, params) -> np.ndarray:

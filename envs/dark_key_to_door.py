@@ -2,7 +2,7 @@
 
 A trial is a fixed number of steps in one square room with one placement of start, key and door. It is made of
 attempts: an attempt ends when the agent stands on the door with the key, or when its time is up, and the next begins at
-the same start with the same key and door (a *soft reset*). In the dark nothing tells where they are, so the first
+the same start with the same key and door (a *soft reset*). In the dark nothing shows where they are, so the first
 attempt is a search, and every later one is as short as the agent's memory is good.
 
 The rules are those of the gridworld code published with Memo (https://github.com/Memory-icrl/memo), step for step:
@@ -46,7 +46,7 @@ class DarkKeyToDoorConfig(base.EnvironmentConfig):
     trial_length: int = 500
     """Steps in one room before everything is drawn anew."""
     dark: bool = True
-    """Hide the key and the door. In the light, the door's and the key's cells are appended to the observation."""
+    """Hide the key and the door. If not, the cells of door and key are appended to the observation."""
     observation: ObservationCoding = "coordinates"
     """How cells are observed: x and y divided by the size as published, or each as a one-hot vector."""
     start: tuple[int, int] | None = None
@@ -215,9 +215,9 @@ class DarkKeyToDoor(base.Environment):
         """The reference players.
 
         - `oracle` sees everything and takes a shortest path to the key and on to the door: the largest possible return.
-        - `searcher` has only what the dark observation, the reward and the soft-reset flag tell, and remembers it for a
-          trial. Without the key it goes to the nearest cell where the key may be, with it to the nearest where the door
-          may be, and so to key and door themselves once they are found. Greedy, hence not the best possible.
+        - `searcher` knows only what the dark observation, the reward and the soft-reset flag say, and remembers it for
+          a trial. Without the key it goes to the nearest cell where the key may be, with it to the nearest where the
+          door may be, and so to key and door themselves once they are found. Greedy, hence not the best possible.
         """
         return {
             "oracle": Player(lambda params: None, self.play_oracle),
@@ -238,7 +238,7 @@ class DarkKeyToDoor(base.Environment):
         nearest = jnp.stack(jnp.divmod(jnp.argmin(distances), self.size))
         action = self.approach(state.position, nearest)
 
-        # The step's reward will tell whether the cell stepped on was the one looked for. Key and door are read from the
+        # The step's reward will show whether the cell stepped on was the one looked for. Key and door are read from the
         # state for nothing else: what will be known after the step is noted down before it.
         stepped_on = self.move(state.position, action)
         here = jnp.all(cells == stepped_on[None, None], axis=-1)

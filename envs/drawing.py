@@ -2,7 +2,7 @@
 
 A shape is an array of signed distances in pixels, float [H, W], negative inside. So the union of shapes is their
 `np.minimum`, and a shape minus a number is the same shape grown by that many pixels. Lengths are fractions of a cell,
-measured from its upper left corner. The colours are told apart with any kind of colour vision (Okabe and Ito, 2008).
+measured from its upper left corner. The colours differ for every kind of colour vision (Okabe and Ito, 2008).
 """
 
 import itertools
@@ -37,7 +37,7 @@ def diamond(x, y, radius):
 
 
 def triangle():
-    """One that fills a cell, its tip up."""
+    """A triangle that fills a cell, its tip up."""
     return np.maximum(rectangle(0, 0, 1, 0.82), CELL * (2 * np.abs(_X - 0.5) - (_Y - 0.1)) / np.sqrt(5))
 
 

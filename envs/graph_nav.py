@@ -2,11 +2,11 @@
 
 A trial takes place in a small network of streets, drawn anew. The agent stands at a corner and looks along one of the
 streets that leave it. It sees a symbol for exactly that, corner and direction, and the symbol of where to collect; the
-next goal is drawn at once, and the way to it begins there. Symbols are dealt anew for each trial: how places hang
-together is known only from having been there.
+next goal is drawn at once, and the way to it begins there. Symbols are dealt anew for each trial: how places are
+connected is known only from having been there.
 
-This is One-Shot StreetLearn of "Rapid Task-Solving in Novel Environments" (arXiv 2006.03662), which HCAM (arXiv
-2105.14039) was asked too, with streets drawn at random in place of those of a city, which need data. The rules are
+This is One-Shot StreetLearn of "Rapid Task-Solving in Novel Environments" (arXiv 2006.03662), on which HCAM (arXiv
+2105.14039) was tested too, with streets drawn at random in place of those of a city, which need data. The rules are
 those of the code published with it
 (https://github.com/google-deepmind/deepmind-research/tree/master/rapid_task_solving):
 
@@ -61,7 +61,7 @@ class GraphNavConfig(base.EnvironmentConfig):
     junctions: int = 5
     """Corners with at least three streets."""
     symbols: int = 60
-    """Symbols that the places' are drawn from, at least as many as there can be places."""
+    """Number of symbols from which those of the places are drawn; at least as many as there can be places."""
     trial_length: int = 200
     """Steps in one neighbourhood."""
 
@@ -199,7 +199,7 @@ class GraphNav(base.Environment):
 
         - `oracle` knows the neighbourhood and takes a shortest way to every goal: the largest possible return, since
           the way to a goal decides nothing about those that follow.
-        - `searcher` has what the agent sees and remembers it for a trial. It takes the shortest way to the goal as if
+        - `searcher` knows what the agent sees and remembers it for a trial. It takes the shortest way to the goal as if
           whatever it has not tried, forward, left or right, led straight there; so it ends up trying everything that
           could be shorter than what it knows. It knows that left and right undo each other, and nothing of corners and
           streets; greedy, hence not the best possible.

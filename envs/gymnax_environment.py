@@ -8,7 +8,7 @@ Things to know about some of them:
 
 - MetaMaze-misc means to end an episode at the goal, but asks whether the agent is there after having moved it away.
   So reaching the goal does not end an episode, it moves the agent to a random cell, except for the few times when that
-  is the goal again. Better take it as what it was made after: a trial of `max_steps_in_episode` steps with one goal.
+  is the goal again. It is best taken as what it was modelled on: a trial of `max_steps_in_episode` steps with one goal.
 - MemoryChain-bsuite shows the context in the first two observations, and its episodes have `memory_length` + 1 steps.
 - Observations of MetaMaze-misc, BernoulliBandit-misc and GaussianBandit-misc hold the previous action and reward.
 - MNISTBandit-bsuite downloads its pictures when it is made.
@@ -38,9 +38,9 @@ class GymnaxConfig(base.EnvironmentConfig):
     """One of gymnax's own environments."""
 
     id: str = "MemoryChain-bsuite"
-    """Its name in gymnax."""
+    """Name of the environment in gymnax."""
     settings: tuple[str, ...] = ()
-    """Other values, as `name=value`, of its gymnax parameters or of what it is constructed with."""
+    """Values, as `name=value`, of its gymnax parameters or of the arguments it is constructed with."""
 
     def __post_init__(self):
         super().__post_init__()

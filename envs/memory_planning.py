@@ -1,13 +1,13 @@
 """Memory & Planning Game: learn on the way where symbols are, and go straight to the one that is asked for.
 
-A board of cells, each with a symbol of its own, closed to a torus: who leaves on one side comes in on the other. The
+A board of cells, each with a symbol of its own, closed to a torus: leaving on one side leads in on the other. The
 agent sees the symbol of its cell and the symbol to find, and nothing else. It walks, and collects when the two are the
 same; the next symbol is drawn at once, on the same board, from where it stands. Since symbols are dealt anew for each
 trial, what a move leads to is known only from having moved: remember it, and plan with it.
 
 The game is from "Rapid Task-Solving in Novel Environments" (arXiv 2006.03662) with the rules of the code published with
 it (https://github.com/google-deepmind/deepmind-research/tree/master/rapid_task_solving); HCAM (arXiv 2105.14039) was
-asked its larger sister, see `graph_nav`:
+tested on its larger sister, see `graph_nav`:
 
 - up, down, left and right always move; collect does not. Collect on the goal gives 1, all else 0;
 - start and first goal are drawn uniformly, a goal never where the agent stands;
@@ -45,7 +45,7 @@ class MemoryPlanningConfig(base.EnvironmentConfig):
     size: int = 4
     """Cells along each side of the board."""
     symbols: int = 36
-    """Symbols that the board's are drawn from, at least as many as it has cells."""
+    """Number of symbols from which those of the board are drawn; at least as many as it has cells."""
     trial_length: int = 100
     """Steps on one board."""
 
@@ -159,7 +159,7 @@ class MemoryPlanning(base.Environment):
         - `oracle` knows the board and takes a shortest way to every goal: the largest possible return, since where a
           goal is collected decides nothing about the ways to come. On the average a goal takes 1 + m steps, m the mean
           distance to another cell (32 / 15 on 4 x 4).
-        - `searcher` has what the agent sees, remembers it for a trial, and knows that the board is a torus of this
+        - `searcher` knows what the agent sees, remembers it for a trial, and knows that the board is a torus of this
           size. It goes to the goal if it has been on that cell, and to the nearest cell where it has not been if not.
 
         The best that can be done without memory is not known in closed form: symbols that are dealt anew say nothing,

@@ -196,7 +196,7 @@ class MiniGridMemory(base.Environment):
 
         - `oracle` knows what lies where and takes the shortest path, from x in `hallway_end + 3 - x` steps.
         - `memoryless` goes to the crossing as fast and draws its turn: success 1/2, the most that can be had without
-          memory from size 11 on, where what is seen from the hallway's end on tells nothing of the start room.
+          memory from size 11 on, where nothing seen from the end of the hallway onwards depends on the start room.
         """
         return {
             "oracle": Player(lambda params: None, self.play_oracle),

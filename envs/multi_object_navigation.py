@@ -1,8 +1,8 @@
 """Multi-object navigation: objects of many kinds in a house of several rooms, asked for one after another.
 
 A trial takes place in one house, where objects stay where they are. It is made of episodes (its attempts): the agent
-wakes up somewhere in the house, is told a category, and is to walk up to an object of that category and say so. Who
-remembers the house and what has been seen on the way to other things goes there directly.
+wakes up somewhere in the house, is given a category, and is to walk up to an object of that category and say so. An
+agent that remembers the house, and what it has seen on the way to other things, goes there directly.
 
 This is the gridworld counterpart of ExtObjNav, extended object navigation, the second benchmark of Memo (arXiv
 2510.19732), which was introduced with ReLIC (arXiv 2410.02751, https://github.com/aielawady/relic). Like there:
@@ -10,8 +10,8 @@ This is the gridworld counterpart of ExtObjNav, extended object navigation, the 
 - an episode begins at a random cell, looking in a random direction, with a random category of those in the house. It
   ends with *stop*, wherever that is done, or at the `episode_limit`; the next one begins in the same step;
 - it is a success if the agent stopped with an object of the category in view and within `reach`;
-- the agent sees what is before it. It is told the category and how it has moved since the episode's start, not where in
-  the house that was;
+- the agent sees what is before it. It knows the category and how it has moved since the episode's start, but not where
+  in the house that was;
 - the reward is the change of the distance to the goal, and something for success and for every step. The published
   values are kept, for a forward step of a quarter of a metre. The distance says where the goal is, so a policy should
   not read its previous reward (`network.previous_reward`); the published one did not either;

@@ -7,14 +7,15 @@ in them: there is nothing to explore, no action changes what comes, and every an
 - Repeat Previous: name the k-th latest symbol, the one in sight included, so that with k = 1 there would be nothing to
   remember. It asks to keep the latest k in order, and to let go of the rest. The first k - 1 answers do not count.
 
-A right answer gives 1 / n and a wrong one -1 / n, where n of the answers count: the optimum is 1. The episode ends with
-its last step, *terminated*. All this is as in the published code. There the symbols are the suits of a pack of cards;
-one pack gives 51 steps, the easy level of both.
+A correct answer gives 1 / n and a wrong one -1 / n, where n of the answers count: the optimum is 1. The episode ends
+with its last step, *terminated*. All this is as in the published code. There the symbols are the suits of a pack of
+cards; one pack gives 51 steps, the easy level of both.
 
-Changed: symbols are drawn independently of each other. Dealt from packs, the cards seen so far tell a little of others.
+Changed: symbols are drawn independently of each other. Where cards are dealt from packs, those seen so far say a little
+about the others.
 
-A policy that is told its previous action needs no memory for Repeat First: it says what it said before. POPGym tells
-it; a config that asks what a memory can do sets `previous_action=False`.
+A policy that gets its previous action needs no memory for Repeat First: it repeats itself. POPGym provides it; a config
+that asks what a memory can do sets `previous_action=False`.
 """
 
 from dataclasses import dataclass, replace
@@ -37,7 +38,7 @@ class RepeatFirstConfig(base.EnvironmentConfig):
     """Symbol after symbol is shown; in every step, name the first one."""
 
     symbols: int = 4
-    """Symbols that there are, and answers to choose from."""
+    """Number of symbols, and of answers to choose from."""
     length: int = 51
     """Steps of an episode."""
 
@@ -59,7 +60,7 @@ class RepeatPreviousConfig(base.EnvironmentConfig):
     """Symbol after symbol is shown; name the one that was shown k - 1 steps before."""
 
     symbols: int = 4
-    """Symbols that there are, and answers to choose from."""
+    """Number of symbols, and of answers to choose from."""
     length: int = 51
     """Steps of an episode."""
     k: int = 4

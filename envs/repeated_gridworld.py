@@ -1,8 +1,8 @@
 """Repeated gridworld: find an invisible goal, and find it again from elsewhere.
 
 A trial is a fixed number of steps in a square room. It is made of attempts: an attempt begins at a random cell and
-ends at the goal, with reward 1, or when its time is up (a *soft reset*). The goal is never seen, but it recurs: who
-remembers where it was goes straight to it.
+ends at the goal, with reward 1, or when its time is up (a *soft reset*). The goal is never seen, but it recurs: an
+agent that remembers where it was goes straight to it.
 
 The task is one of two in "Exploitation Is All You Need... for Exploration" (Rentschler and Roberts, arXiv 2508.01287),
 the one where a single attempt already takes many steps; the other is `envs/bandit.py`. The study asks when agents that
@@ -10,7 +10,7 @@ are trained for nothing but reward learn to explore. It names three conditions a
 switch:
 
 - the task recurs: `recurrence`, here. The study draws the length of a block of attempts with the same goal, n on
-  average, which is `recurrence = 1 - 1 / n`; with n = 1 nothing that was learnt is of use in the next attempt;
+  average, which is `recurrence = 1 - 1 / n`; with n = 1 nothing that was learned is of use in the next attempt;
 - the agent remembers: `NetworkConfig.memory_across_attempts`. If not, its memory is cleared at every soft reset;
 - credit reaches far back: `PPOConfig.credit_across_attempts`. If not, returns are cut at every soft reset.
 
@@ -44,8 +44,8 @@ class RepeatedGridworldConfig(base.EnvironmentConfig):
     attempt_limit: int = 36
     """Steps after which an attempt has failed."""
     recurrence: float = 1.0
-    """Probability that the next attempt has the same goal. If not it is drawn anew, unannounced. 1: the goal stays for
-    the trial; 0: every attempt draws its own; 1 - 1 / n: blocks of n attempts on average."""
+    """Probability that the next attempt has the same goal. Otherwise it is drawn anew, unannounced. 1: the goal stays
+    for the trial; 0: every attempt draws its own; 1 - 1 / n: blocks of n attempts on average."""
     trial_length: int = 200
     """Steps in a trial."""
 
@@ -169,7 +169,7 @@ class RepeatedGridworld(base.Environment):
         """The reference players.
 
         - `oracle` sees the goal and takes a shortest path to it, of 2/3 `size` steps on average over goals and starts.
-        - `searcher` has what observation, reward and soft resets tell, and remembers it for a trial. It goes to the
+        - `searcher` knows what observation, reward and soft resets say, and remembers it for a trial. It goes to the
           nearest cell where the goal may be, and so to the goal itself once that was found. When no cell is left the
           goal must have moved, and it begins anew. Greedy, hence not the best possible.
         - `memoryless`, in rooms of even size: a round tour through all n = `size`² cells, led by nothing but the cell
@@ -201,7 +201,7 @@ class RepeatedGridworld(base.Environment):
         distances = jnp.where(possible, jnp.abs(cells - state.position[None, None]).sum(-1), 2 * self.size)
         action = self.approach(state.position, self.cell(jnp.argmin(distances).astype(jnp.int32)))
 
-        # The step's reward will tell whether the cell stepped on was the goal's. The goal is read from the state for
+        # The step's reward will show whether the cell stepped on was the goal's. The goal is read from the state for
         # nothing else: what will be known after the step is noted down before it.
         stepped_on = self.move(state.position, action)
         here = at(stepped_on[None, None])

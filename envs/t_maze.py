@@ -1,7 +1,7 @@
 """Endless T-Maze: turn as the latest cue said, and forget all cues before it.
 
 Corridor follows corridor. The cue at the start of each says which way to turn at its end, and the next cue makes it
-worthless: who passes many corridors *rewrites* what it remembers, who only retains does not.
+worthless: an agent that passes many corridors *rewrites* what it remembers; one that only retains fails.
 
 The task is that of "Memory Retention Is Not Enough" (arXiv 2601.15086) as the code that its authors published in 2025
 (https://github.com/Quartz-Admirer/Adaptive-Memory-Envs) has it, step for step:
@@ -14,9 +14,9 @@ The task is that of "Memory Retention Is Not Enough" (arXiv 2601.15086) as the c
   looks like any other place. The best that can be done is to try the turn before each step;
 - the observation after the last turn is that of the junction.
 
-What the paper's text says differently is chosen by fields: `rewards="paper"`, and `normalise_by="actual"`, with which a
-junction is seen in both regimes. Not in either: `junction_flag`, and corridors without number (cues are drawn when a
-corridor is entered, so a state does not grow with them).
+Where the paper's text differs from the code, fields choose what it says: `rewards="paper"`, and `normalise_by="actual"`,
+with which a junction is seen in both regimes. Two things are in neither: `junction_flag`, and any number of corridors
+(cues are drawn when a corridor is entered, so a state does not grow with them).
 """
 
 import dataclasses
@@ -52,19 +52,19 @@ class TMazeConfig(base.EnvironmentConfig):
     corridors: int = 3
     """Corridors to pass for success."""
     length: int = 5
-    """Steps from the start of a corridor to its junction; the most, if lengths are drawn."""
+    """Steps from the start of a corridor to its junction; if lengths are drawn, the greatest."""
     regime: Regime = "fixed"
-    """fixed: every corridor has the length; uniform: each draws its own, from `min_length` to `length`."""
+    """fixed: every corridor has the length `length`; uniform: each draws one, from `min_length` to `length`."""
     min_length: int = 1
-    """Least length that is drawn in the regime uniform."""
+    """Smallest length that is drawn if the regime is uniform."""
     rewards: Rewards = "code2025"
-    """Those of the published code, or those of the paper's text; see `REWARDS`."""
+    """Which rewards are given: those of the published code, or those of the paper's text; see `REWARDS`."""
     normalise_by: NormaliseBy = "longest"
     """What the observed position is divided by: `length`, as published, or the length of the present corridor."""
     junction_flag: bool = False
     """Append to the observation whether the agent is at a junction."""
     time_limit: int | None = None
-    """Steps after which an episode is truncated; as published, 6 x (length + 1) x corridors, if not given."""
+    """Steps after which an episode is truncated; 6 x (length + 1) x corridors, as published, if not given."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -95,7 +95,7 @@ class TMazeConfig(base.EnvironmentConfig):
     def splits(self) -> dict[str, "TMazeConfig"]:
         """The published cross-evaluation: other numbers of corridors, other lengths, and drawn lengths.
 
-        Lengths are drawn from the half of the longest on, as the published evaluation does.
+        Drawn lengths range from half of the longest to the longest, as in the published evaluation.
         """
         fixed = dataclasses.replace(self, regime="fixed", min_length=1, time_limit=None)
         uniform = dataclasses.replace(fixed, regime="uniform")
@@ -138,7 +138,7 @@ class TMaze(base.Environment):
     for, whether this is a junction. Actions: 0 forward, 1 left, 2 right.
 
     `info`: `success` (all corridors passed), `corridors_passed`, `wrong_turn` (anything but the correct turn at a
-    junction) and `timed_out`, which tell the two ways to fail apart.
+    junction) and `timed_out`, which distinguish the two ways to fail.
     """
 
     junction_flag: bool
@@ -216,8 +216,8 @@ class TMaze(base.Environment):
         """The reference players.
 
         - `oracle` knows cue and length: success in corridors x (length + 1) steps if the length is fixed.
-        - `prober` has what the observation tells. It remembers the cue, and whether it has just tried to turn: at each
-          place it turns first, and goes forward when that did not help. It always succeeds, also where junctions look
+        - `prober` knows what the observation says. It remembers the cue, and whether it has just tried to turn: at each
+          place it turns first, and goes forward when that did not help. It always succeeds, even where junctions look
           like any other place.
         - `memoryless` goes to the junction and turns left: success 0.5 to the power of the corridors, the most that can
           be had without the cue.

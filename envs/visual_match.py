@@ -22,9 +22,10 @@ That code describes the reward of apples as uniform between 1 and 10 and draws o
 knows only the active first phase; the passive one is that of the code published with "When Do Transformers Shine in
 RL?" (arXiv 2307.03864, https://github.com/twni2016/Memory-RL), where apples give 1 and the door 5.
 
-Changed: the length of the second phase is drawn for each episode, for longer ones to be asked of a trained agent. The
-colours of the doors are drawn for each episode, and not once for an environment, so that no place is worth remembering.
-A cell is observed as the symbol of what is on it, not as a colour of a picture. There may be a fourth colour.
+Changed: the length of the second phase is drawn for each episode, so that a trained agent can be tested on longer ones.
+The colours of the doors are drawn for each episode, and not once for an environment, so that no place is worth
+remembering. A cell is observed as the symbol of what is on it, not as a colour of a picture. There may be a fourth
+colour.
 
 Cells are `(row, column)`, from the upper left.
 """
@@ -120,11 +121,11 @@ class VisualMatchConfig(base.EnvironmentConfig):
     num_apples: int = 10
     """Apples in the second phase; 0 for a phase in which nothing happens."""
     apple_reward: tuple[float, float] = (1.0, 10.0)
-    """Reward of each apple: one of the two, drawn for each episode."""
+    """Reward of each apple: one of these two numbers, drawn for each episode."""
     respawn_steps: int = 20
-    """Steps after which an apple lies again where one was collected, and one step more."""
+    """Steps for which there is no apple where one was collected; it is back one step later."""
     final_reward: float = 10.0
-    """Reward of the right door."""
+    """Reward for the right door."""
 
     def __post_init__(self):
         super().__post_init__()

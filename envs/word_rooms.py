@@ -2,7 +2,7 @@
 
 Rapid word learning with distractor phases, as HCAM was tested on (arXiv 2105.14039, section 3.3), after the Unity
 tasks of https://github.com/google-deepmind/dm_fast_mapping. There, names are bound to objects anew in every episode:
-the agent is told the name of an object that it comes near to, and later asked to go to the object of a name. An
+the agent hears the name of an object that it comes near to, and is later asked to go to the object of a name. An
 *episode* is made of phases, each in a fresh square room with three objects:
 
 1. its *lesson*: whoever stands on an object hears its word. The phase ends one step after the last of the three words
@@ -13,8 +13,9 @@ the agent is told the name of an object that it comes near to, and later asked t
 
 Agents are trained on 0 to 2 distractors and tested on many more. They are also tested on a *chain* of episodes, as one
 trial: every episode is like those trained on, but the last one's final test asks for a word of an earlier episode,
-drawn uniformly. In training nobody has to remember beyond an episode. Where one ends the agent is told nothing, and its
-memory is not cleared: in `info` there is no soft reset, whose flag would be one that the policy has never seen raised.
+drawn uniformly. In training nothing has to be remembered beyond an episode. Where one ends the agent is not told, and
+its memory is not cleared: in `info` there is no soft reset, whose flag would be one that the policy has never seen
+raised.
 
 The tasks in Unity cannot be computed here, so what follows is ours, made so that remembering is what is difficult:
 
@@ -25,7 +26,7 @@ The tasks in Unity cannot be computed here, so what follows is ours, made so tha
   every object; and all three can be visited in a phase of 24 steps;
 - an object is one of 36, a shape and a colour, drawn anew for every lesson: it may come back under another word. Its
   word is one of 72, and by default no word of a trial is taught twice. `rebind` teaches the same three words in every
-  lesson of a trial, for other objects: only those in the room tell which lesson is asked for;
+  lesson of a trial, for other objects: only those in the room show which lesson is asked for;
 - nothing is lost by a wrong answer but the reward, and there is none for hearing words, unless `naming_reward` is set.
 
 Cells are `(row, column)`, from the upper left.
@@ -73,15 +74,15 @@ class WordRoomsConfig(base.EnvironmentConfig):
     """Words for three objects to be remembered through lessons in other words, within an episode or across several."""
 
     distractors: tuple[int, ...] = (0, 1, 2)
-    """Distractors in an episode: one of these, drawn for each episode."""
+    """Numbers of distractors in an episode; each episode uses one of these, drawn uniformly."""
     episodes: int = 1
     """Episodes in a trial. The last one asks for a word of an earlier one, if there is one."""
     rebind: bool = False
     """Teach the same three words in every lesson of a trial, instead of words that occur in no other lesson."""
     distractor_reward: float = 0.1
-    """Reward of a right answer in a distractor."""
+    """Reward for a correct answer in the test of a distractor."""
     naming_reward: float = 0.0
-    """Reward of each word heard for the first time in a lesson."""
+    """Reward for each word heard for the first time in a lesson."""
     phase_steps: int = 24
     """Steps after which a phase is over in any case."""
     room_size: int = 9
@@ -93,7 +94,7 @@ class WordRoomsConfig(base.EnvironmentConfig):
     num_colours: int = 6
     """Colours of objects."""
     num_words: int = 72
-    """Words there are: enough for four episodes with five distractors each."""
+    """Number of words; 72 are enough for four episodes with five distractors each."""
 
     def __post_init__(self):
         super().__post_init__()
