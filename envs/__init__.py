@@ -8,6 +8,7 @@ import difflib
 import functools
 from collections.abc import Callable
 
+import envs.gymnax_version  # noqa: F401  (first: it says so where the gymnax to be imported is too old)
 from envs.ballet import BalletConfig
 from envs.bandit import BanditConfig
 from envs.base import EnvironmentConfig
