@@ -15,8 +15,8 @@ The task is that of "Memory Retention Is Not Enough" (arXiv 2601.15086) as the c
 - the observation after the last turn is that of the junction.
 
 Where the paper's text differs from the code, fields choose what it says: `rewards="paper"`, and
-`normalise_by="actual"`, with which a junction is seen in both regimes. Two things are in neither: `junction_flag`, and any
-number of corridors (cues are drawn when a corridor is entered, so a state does not grow with them).
+`normalise_by="actual"`, with which a junction is seen in both regimes. Two things are in neither: `junction_flag`, and
+any number of corridors (cues are drawn when a corridor is entered, so a state does not grow with them).
 """
 
 import dataclasses

@@ -3,9 +3,9 @@
 A checkpoint is a folder `<directory>/<update>` that appears whole or not at all: Orbax writes it under a temporary
 name and renames it when it is complete, so a process killed at any moment leaves the previous checkpoints behind.
 
-Beside the state a checkpoint holds a description of it: path, type and CRC-32 of every array. It tells a checkpoint of
-another model from a damaged one, and a damaged one from a good one: Orbax 0.12.8 raises an error where a file is
-missing or truncated, but returns wrong numbers where a byte of an array has changed on disk.
+Beside the state a checkpoint holds a description of it: path, type and CRC-32 of every array. The description shows
+whether a checkpoint is of another model, or damaged: Orbax 0.12.8 raises an error where a file is missing or truncated,
+but returns wrong numbers where a byte of an array has changed on disk.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What an environment may tell beyond gymnax's interface, and what holds where it tells nothing.
+"""What an environment may offer beyond gymnax's interface, and the defaults where it does not.
 
 memrl knows environments through the interface of gymnax 1.0 alone. `hooks` gives what else an environment may have,
 with a default for everything that it leaves out. Two kinds of entries of the `info` that a step returns count as well:
@@ -24,17 +24,17 @@ class Player(Protocol):
 
 
 def no_facts(before: Any, action: jax.Array, state: Any, params: Any) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """The `facts` of an environment that tells none."""
+    """The `facts` of an environment that has none."""
     return {}
 
 
 class Hooks(NamedTuple):
-    """What an environment may have by these names: attributes or methods. The defaults hold where it has not."""
+    """What an environment may have by these names: attributes or methods. The defaults hold for those it lacks."""
 
     episodic: bool = False
     """Whether episodes end by the task. If not, a trial is `max_steps_in_episode` steps, whatever happens."""
     outcomes: tuple[str, ...] = ()
-    """Entries of `info`, bool or float, that tell how it went, in the last step of an episode or of an attempt."""
+    """Entries of `info`, bool or float, that say how it went, in the last step of an episode or of an attempt."""
     players: Callable[[], dict[str, Player]] = dict
     """Reference players by name, the best one first."""
     facts: Callable[[Any, jax.Array, Any, Any], dict[str, tuple[jax.Array, jax.Array]]] = no_facts

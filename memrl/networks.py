@@ -15,7 +15,7 @@ from memrl.validation import check_numbers
 
 
 class Inputs(struct.PyTreeNode):
-    """What the policy is told at each step, leading axes `[B]` or `[T, B]`, as in RL² (arXiv 1611.02779)."""
+    """What the policy reads at each step, leading axes `[B]` or `[T, B]`, as in RL² (arXiv 1611.02779)."""
 
     observation: Any
     """A pytree of arrays `[.., *shape]`, read as `observation_kinds` says."""
@@ -47,15 +47,15 @@ class NetworkConfig:
     head_features: tuple[int, ...] = (64,)
     """Width of each hidden layer of the actor, and of the critic."""
     previous_action: bool = True
-    """Tell the policy its previous action."""
+    """Whether the policy reads its previous action."""
     previous_reward: bool = True
-    """Tell the policy the reward it just received."""
+    """Whether the policy reads the reward that it has just received."""
     soft_reset: bool = True
-    """Tell the policy when an attempt of the same trial has ended."""
+    """Whether the policy reads that an attempt of the same trial has just ended."""
     memory_across_attempts: bool = True
-    """Keep the memory when an attempt of the same trial has ended; it is cleared at the end of a trial either way."""
+    """Whether the memory is kept when an attempt of the same trial has ended; the end of a trial always clears it."""
     embedding_features: int = 16
-    """Width of the embedding of a symbol, such as the content of a cell; the number of symbols if that is less."""
+    """Width of the embedding of a symbol, such as the content of a cell; the number of symbols if that is smaller."""
     picture_features: tuple[int, ...] = (16, 32, 32)
     """Channels of the convolutions that read pictures: the first sees one patch at a time, the others 3x3 patches."""
     picture_patch: int = 9
@@ -76,7 +76,7 @@ class NetworkConfig:
 
 
 Kind = int | Literal["numbers", "picture"]
-"""How an array of an observation is read: as numbers, as a picture, or as symbols, so many different ones."""
+"""How an array of an observation is read: as numbers, as a picture, or as symbols (an integer: how many there are)."""
 
 
 def observation_kinds(space: Any) -> tuple[Kind, ...]:
@@ -110,7 +110,7 @@ Auxiliary = Literal["reconstruction", "prediction"]
 
 
 class Reconstruction(nn.Module):
-    """Tells the observation from what the memory says, as HCAM's agents do (arXiv 2105.14039, figure 1d).
+    """Reconstructs the observation from the output of the memory, as HCAM's agents do (arXiv 2105.14039, figure 1d).
 
     HCAM stops gradients into what it stores, so that without this loss little shapes what it stores. One hidden layer;
     then for numbers half the squared error, for symbols the cross-entropy, for pictures that of each pixel with an
@@ -156,9 +156,9 @@ class Reconstruction(nn.Module):
 
 
 class Prediction(nn.Module):
-    """Tells what the memory will say next from what it says and what is done (arXiv 2401.08898, section 4).
+    """Predicts the next output of the memory from the present one and the action (arXiv 2401.08898, section 4).
 
-    The squared error, averaged over features; no gradient flows into what is to be told.
+    The squared error, averaged over features; no gradient flows into what is predicted.
     """
 
     num_actions: int
@@ -238,7 +238,7 @@ class ActorCritic(nn.Module):
         if "reconstruction" in self.auxiliary:
             losses["reconstruction"] = self.reconstruction(features, inputs.observation)
         if "prediction" in self.auxiliary:
-            # Where the memory is cleared, nothing can tell what comes.
+            # Where the memory is cleared, nothing can predict what comes.
             losses["prediction"] = self.prediction(features, inputs.action, self._clears(inputs, resets))
         return losses
 

@@ -30,36 +30,37 @@ class PPOConfig:
     learning_rate: float = 1e-3
     """Step size of Adam at the start."""
     final_learning_rate: float = 0.0
-    """Step size of Adam at the end of training; linear in between."""
+    """Step size of Adam at the end of training; it changes linearly."""
     discount: float = 0.99
     """Discount factor γ."""
     gae_lambda: float = 0.95
     """Trace decay λ of generalised advantage estimation."""
     credit_across_attempts: bool = True
-    """Whether a return goes on when an attempt of the same trial has ended."""
+    """Whether returns continue across the attempts of a trial."""
     clip: float = 0.2
-    """The probability ratio earns nothing beyond 1 ± clip; inf: no clipping."""
+    """Range of PPO's clipping: probability ratios beyond 1 ± clip gain nothing; inf: no clipping."""
     value_clip: float | None = None
-    """If given, the value may move this far from its old prediction in one update."""
+    """How far the value may move from its old prediction in one update; no limit if not given."""
     value_coefficient: float = 0.5
     """Weight of the value loss."""
     entropy_coefficient: float = 0.01
     """Weight of the entropy bonus at the start."""
     final_entropy_coefficient: float = 0.01
-    """Weight of the entropy bonus at the end of training; linear in between."""
+    """Weight of the entropy bonus at the end of training; it changes linearly."""
     normalise_advantage: bool = True
     """Scale advantages to mean 0 and standard deviation 1 in each minibatch, over all devices."""
     max_gradient_norm: float = 0.5
-    """Longer gradients are scaled down to this length; inf: none is."""
+    """Largest norm of a gradient; longer ones are scaled down to it; inf: none is."""
     updates_per_rollout: int = 1
     """Updates in `unroll_length` steps, as in ReLIC (arXiv 2410.02751). All but the last are partial: memories read all
     steps of the rollout so far, the loss is that of those since the update before. The last one's is that of all."""
     refresh_memory: bool = False
-    """After an update, read the rollout again with the new parameters: acting goes on with what they remember."""
+    """Whether the rollout is read again with the new parameters after an update, so that acting goes on with what they
+    remember."""
     reconstruction_coefficient: float = 0.0
-    """Weight of telling the observation from what the memory says."""
+    """Weight of the loss of reconstructing the observation from the output of the memory."""
     prediction_coefficient: float = 0.0
-    """Weight of telling what the memory will say next."""
+    """Weight of the loss of predicting the next output of the memory."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "ppo.", infinite=("clip", "value_clip", "max_gradient_norm"))

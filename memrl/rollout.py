@@ -53,7 +53,7 @@ class Trajectory(NamedTuple):
     over: jax.Array
     """The step ended an attempt; in tasks that are not made of attempts: an episode."""
     outcomes: dict[str, jax.Array]
-    """What the environment tells of how it went, float32; meaningful where it is `over`."""
+    """What the environment reports of how it went, float32; meaningful where it is `over`."""
 
 
 def initial_actor_state(

@@ -153,7 +153,7 @@ def train_step(
 
 
 def explained_variance(value: jax.Array, advantage: jax.Array, axis: str) -> jax.Array:
-    """Share of the variance of returns that the values tell, over all devices: 1 is perfect, a constant tells 0.
+    """Share of the variance of returns that the values explain, over all devices: 1 is perfect, a constant explains 0.
 
     Args:
       value, advantage: `[T, B]`; a return is their sum.

@@ -17,11 +17,12 @@ class EvaluationConfig:
     horizons: tuple[int, ...] = (1, 2, 4, 8)
     """Lengths of the trials, as multiples of the trained length; 1 must be among them."""
     budgets: tuple[float, ...] = (1.0, 0.5, 0.25)
-    """What a restricted memory has room for, in trained trial lengths. The unrestricted one is always evaluated too."""
+    """Sizes of restricted memories: the steps that there is room for, as multiples of the trained trial length. The
+    unrestricted memory is always evaluated too."""
     windows_per_trial: int = 5
     """Windows into which a trial of the trained length is cut to show learning; must divide its steps."""
     seed: int = 0
-    """Seed of tasks and actions."""
+    """Seed of the tasks and of the actions sampled."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "evaluation.", large=("seed",))
@@ -52,7 +53,7 @@ class Setting(NamedTuple):
     environment: Any
     """A gymnax environment."""
     env_params: Any
-    """Its parameters."""
+    """Parameters of the environment."""
 
     @property
     def trial_length(self) -> int:

@@ -80,7 +80,7 @@ def episode_means(measured: Measured, environment: Any) -> dict[str, Any]:
         low, high = wilson_interval(values)
         return {"mean": float(values.mean()), "low": low, "high": high}
 
-    # An episode tells its outcome once; a trial that is made of attempts as often as one ended, if any did.
+    # An episode has one outcome; a trial that is made of attempts has one for each that ended, if any did.
     told = measured.over > 0
     outcomes = {
         name: share(measured.outcomes[name][told] / measured.over[told]) if told.sum() > 1 else None

@@ -5,7 +5,7 @@ fixed length, and a memory that is full drops what is oldest, positions unshifte
 horizons, budgets and reference players meet the same tasks, so that their differences are paired.
 
 Trials of a fixed number of steps are cut into windows, and lengthened. Episodes that end by the task are played to
-their end. Either is also asked in the other settings that the environment names, its *splits*.
+their end. Both are also played in the other settings that the environment names, its *splits*.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,8 +31,8 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Evaluates policies of the same shape, such as several seeds, one by one: what is compiled serves them all.
 
-    Beside them the reference players, if `environment.players()` has any, the best one first. It runs on as many of
-    this process's devices as divide `config.num_trials`, and the figures do not depend on how many these are.
+    The reference players of `environment.players()`, the best one first, are evaluated beside them. It runs on as many
+    of this process's devices as divide `config.num_trials`, and the figures do not depend on how many these are.
 
     Args:
       make_policy: the policy with the given memory; `params` fit it in every size of the same memory.
@@ -51,7 +51,7 @@ def evaluate(
         not restricted) with the mean return in each window, its interval, the same of the players, and what the memory
         cost; with it `window_length`, and `in_context` (see there);
       - `episodes`, for episodes that end by the task, and for splits: an entry per split and budget with the mean
-        return of an episode (or trial), its length, the outcomes that the environment tells, with intervals, and the
+        return of an episode (or trial), its length, the outcomes that the environment reports, with intervals, and the
         same of the players. The first entries are those of the setting trained in, split `None`.
 
     Raises:

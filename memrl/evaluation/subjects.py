@@ -20,15 +20,15 @@ class Measured(NamedTuple):
     """What is measured of every trial, float32 `[B]`, or `[W, B]` over `W` windows. All are sums over steps."""
 
     reward: jax.Array
-    """Rewards."""
+    """Sum of rewards."""
     tokens: jax.Array
-    """Tokens attended to."""
+    """Sum of tokens attended to."""
     steps: jax.Array
-    """Steps."""
+    """Number of steps."""
     over: jax.Array
-    """Attempts that ended; in tasks that are not made of attempts: episodes."""
+    """Number of attempts that ended; of episodes, in tasks that are not made of attempts."""
     outcomes: dict[str, jax.Array]
-    """What the environment told when they did."""
+    """What the environment reported when they ended, by name."""
 
 
 class Subject(NamedTuple):
@@ -102,7 +102,7 @@ class Runner:
         self.load(params)
 
     def load(self, params: Any) -> None:
-        """Takes other parameters from now on. What is compiled stays, and serves all that have the same shapes."""
+        """Uses other parameters from now on. What is compiled stays, and serves all that have the same shapes."""
         self.params = jax.device_put(params, sharding.shardings(self.mesh, PartitionSpec()))
 
     def windows(self, subject: Subject, env_params: Any, window: int) -> Callable[[int], Measured]:

@@ -1,11 +1,11 @@
-"""Inside a memory: what a frozen policy attends to, how far its gates are open, and what can be told from its state.
+"""Inside a memory: what a frozen policy attends to, how far its gates are open, and what can be decoded from its state.
 
 `trace_trial` follows one trial step by step. `sample_memories` looks into the memories of many at random moments after
-something was seen, and `accuracy_by_age` asks how often a linear classifier can tell from them what it was.
+something was seen, and `accuracy_by_age` asks how often a linear classifier can decode from them what it was.
 
 The acting is that of evaluation: actions are sampled, and a trial of a fixed length never ends on the way. What
-happens inside is what memories sow into Flax's `intermediates`. What was to be remembered is what the environment's
-`facts` tell; see `envs.base.Environment`.
+happens inside is what memories sow into Flax's `intermediates`. What was to be remembered is what the
+environment's `facts` say; see `envs.base.Environment`.
 """
 
 from memrl.introspection.probe import (

@@ -1,4 +1,4 @@
-"""What is remembered: how often a linear classifier can tell from a memory what was seen, by the time since.
+"""What is remembered: how often a linear classifier can decode from a memory what was seen, by the time since.
 
 `sample_memories` looks into the memories of many trials at random moments, and `accuracy_by_age` asks the classifier.
 """
@@ -20,22 +20,22 @@ from memrl.statistics import wilson_interval
 NEVER = -1
 """The age of a fact that, as it is now, has not been shown."""
 PROJECTED = 256
-"""Numbers that are kept of a memory's state, where it has more of them."""
+"""How many numbers are kept of a memory's state, where it has more."""
 TRAINING_SHARE = 0.7
-"""Of the trials of a probe, those it learns from; it is tested on the others."""
+"""Share of the trials of a probe that it learns from; it is tested on the others."""
 FEWEST = 20
-"""Trials to test on for an accuracy to be told."""
+"""Fewest trials to test on for which an accuracy is reported."""
 
 
 class Samples(NamedTuple):
     """Looks into the memories of `B` trials, for one fact. Each has one at most in every group `A` of ages."""
 
     value: np.ndarray
-    """What the fact was, int32 `[B, A]`."""
+    """Value of the fact, int32 `[B, A]`."""
     taken: np.ndarray
     """Whether there was a moment to look, bool `[B, A]`."""
     features: dict[str, np.ndarray]
-    """What was seen, float32 `[B, A, F]`: by source, see `sources`."""
+    """What the classifier is given, by source (see `sources`), float32 `[B, A, F]`."""
 
 
 def age_groups(length: int) -> list[tuple[int, int]]:
@@ -55,8 +55,8 @@ def sources(policy: ActorCritic, params: Any, look: Look) -> dict[str, jax.Array
     - `output`: what it says to the heads;
     - `input`: what the encoder made of the present input, which is all that a policy without memory could use.
 
-    The state of a memory with attention is the past as it was, in slots that move on. What can be told from it linearly
-    is less than what it holds; the output tells what of it was read.
+    The state of a memory with attention is the past as it was, in slots that move on. What can be decoded from it
+    linearly is less than what it holds; the output shows what of it was read.
     """
     inputs = policy.apply(params, look.inputs, method="_encode")
     seen = {"state": flatten_state(look.memory, look.reset.shape[0]), "output": look.output, "input": inputs}
@@ -119,7 +119,7 @@ def sample_memories(
       key: decides tasks, actions and moments.
 
     Returns:
-      The samples of each fact; empty if the environment tells none.
+      The samples of each fact; empty if the environment has none.
     """
     env_params = in_one_trial(environment, env_params, length)
     firsts = jnp.asarray([first for first, _ in age_groups(length)])
@@ -167,7 +167,7 @@ def sample_memories(
 
 
 def accuracy_by_age(samples: Samples, ages: list[tuple[int, int]]) -> dict[str, Any] | None:
-    """How often a linear classifier can tell a fact from what a memory holds, by the time since it was shown.
+    """How often a linear classifier can decode a fact from what a memory holds, by the time since it was shown.
 
     For each source one multinomial logistic regression learns from `TRAINING_SHARE` of the trials, all ages together,
     moments at which the fact had not been shown left out; it is tested on the other trials. With at most one sample of
@@ -212,7 +212,7 @@ def accuracy_by_age(samples: Samples, ages: list[tuple[int, int]]) -> dict[str, 
 
 
 def _classify(features: np.ndarray, values: np.ndarray, learned: np.ndarray) -> np.ndarray:
-    """The values `[B, A]` that a classifier tells from features `[B, A, F]`, having learned from some of them."""
+    """The values `[B, A]` that a classifier decodes from features `[B, A, F]`, having learned from some of them."""
     # Takes a second to import, and only this function needs it.
     import warnings
 

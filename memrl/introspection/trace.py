@@ -18,22 +18,22 @@ class Gate(NamedTuple):
     """How far a gate was open."""
 
     openness: np.ndarray
-    """Of each unit, float `[T, units]`; 0 where closed."""
+    """Openness of each unit, float `[T, units]`; 0 where closed."""
     fully_open: float
-    """What it is when it is fully open."""
+    """Openness of a gate that is fully open."""
 
 
 class Trace(NamedTuple):
     """`T` steps from the start of a trial."""
 
     recording: Recording
-    """What spectators see."""
+    """The trial as spectators see it."""
     shown: dict[str, np.ndarray]
-    """By fact: whether the agent was told with the input of the step, bool `[T]`."""
+    """Whether each fact was shown to the agent with the input of the step, by name, bool `[T]`."""
     attention: dict[str, Attention]
-    """By layer, `[T, N]`; empty without attention."""
+    """What was attended to, by layer, `[T, N]`; empty without attention."""
     gates: dict[str, Gate]
-    """By layer and name; empty without gates."""
+    """Gates, by layer and name; empty without gates."""
 
 
 class Now(NamedTuple):
@@ -52,11 +52,11 @@ class Look(NamedTuple):
     memory: State
     """The memory after reading."""
     output: jax.Array
-    """What it said, `[B, F]`."""
+    """Output of the memory, `[B, F]`."""
     inputs: Any
     """What the policy read."""
     facts: dict[str, tuple[jax.Array, jax.Array]]
-    """Values and whether they were shown, `[B]` each."""
+    """Value of each fact, and whether it was shown, by name, `[B]` each."""
 
 
 def begin_trials(policy: ActorCritic, environment: Any, env_params: Any, batch: int, key: jax.Array) -> Now:
@@ -86,7 +86,7 @@ def advance(
 
 
 def facts_of(environment: Any, env_params: Any, now: Now) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """What the environment tells of its facts; empty if it tells none."""
+    """The facts of the environment; empty if it has none."""
     actor, facts = now.actor, hooks(environment).facts
     facts = jax.vmap(facts, (0, 0, 0, None))(now.before, actor.inputs.action, actor.environment, env_params)
     return {name: tuple(fact) for name, fact in facts.items()}

@@ -36,7 +36,7 @@ class Block(NamedTuple):
 
 
 Sink = Literal["none", "key", "key_value"]
-"""Which parts of the sink of an attention layer are learned."""
+"""Which parts of an attention layer's sink are learned."""
 
 
 def check_transformer(config: Any) -> None:

@@ -18,7 +18,8 @@ The laws, tested on every registered memory by `tests/memory/test_laws.py`:
 7. Anything random is drawn from the state, so that learning replays what acting drew.
 
 A state is a pytree in which every leaf is either a scalar, shared by the whole batch (a clock, its PRNG key), or has
-the batch as its leading axis. That one rule tells how a state is cut into minibatches (`rows`) and split over devices.
+the batch as its leading axis. That one rule decides how a state is cut into minibatches (`rows`) and split over
+devices.
 """
 
 import dataclasses
@@ -39,11 +40,11 @@ class Attention(NamedTuple):
     """What is attended to: `N` items, each one step or several that are remembered as one."""
 
     weights: jax.Array
-    """Mean over heads, `[.., N]`, of sum 1, or 0 where there is nothing to attend to."""
+    """Attention weights, the mean over heads, `[.., N]`; their sum is 1, or 0 where there is nothing to attend to."""
     begin: jax.Array
     """The step, counted from the start of acting, at which each item begins, int32 `[.., N]`; -1 if it is none."""
     end: jax.Array
-    """The step before which it ends."""
+    """The step before which each item ends, int32 `[.., N]`."""
 
 
 class Memory(nn.Module):
@@ -51,8 +52,8 @@ class Memory(nn.Module):
 
     Parameters are initialised through `step`: `module.init(key, state, x, reset, method="step")`.
 
-    To be looked into (`memrl.introspection`) a memory sows what happens in a step into Flax's `intermediates`. What it
-    sows are gates, 0 where closed and 1 where open, but for what it needs to say what it attended to.
+    To be looked into (`memrl.introspection`) a memory sows what happens in a step into Flax's `intermediates`. All
+    that it sows are gates, 0 where closed and 1 where open, except what `attended` needs.
     """
 
     attention_names: ClassVar[tuple[str, ...]] = ("attention",)
@@ -120,7 +121,7 @@ class MemoryConfig:
     """Base of the hyperparameters of a memory, which it checks in `__post_init__`, after `super().__post_init__()`."""
 
     def __post_init__(self) -> None:
-        """Refuses integers below 1, for they are sizes, choices that there are not, and what no array can hold."""
+        """Refuses integers below 1, since they are sizes, unknown choices, and numbers that no array can hold."""
         check_numbers(self, "memory.")
         check_sizes(self, "memory.")
         check_choices(self, "memory.")

@@ -22,15 +22,14 @@ class DeltaNet(ConvolvedConfig):
         S ← S (I - β k kᵀ) + β v kᵀ
         y = RMSNorm(S q), one scale for all heads
 
-    With `β = 1`, `S k = v` afterwards: the
-    memory is rewritten at one key and, at keys orthogonal to it, nowhere else. `β = 2 σ(w_β x̄ + b_β)` per head; beyond
-    1 the old value is not replaced but reflected, which lets a memory count (Grazzi et al., arXiv 2411.12537; the paper
-    has `σ`). The paper's MLP is left out.
+    With `β = 1`, `S k = v` afterwards: the memory is rewritten at one key, and not at any key orthogonal to it.
+    `β = 2 σ(w_β x̄ + b_β)` per head; beyond 1 the old value is not replaced but reflected, which lets a memory count
+    (Grazzi et al., arXiv 2411.12537; the paper has `σ`). The paper's MLP is left out.
     """
 
     gates: Literal["sigmoid", "hard"] = "sigmoid"
-    """sigmoid: never quite closed or open (published); hard: `clip(z / 6 + 1 / 2, 0, 1)` instead, which reaches 0 and 1
-    exactly, with the gradient of the sigmoid, so that a gate can leave them again."""
+    """Shape of the gates. sigmoid: never quite closed or open (published); hard: `clip(z / 6 + 1 / 2, 0, 1)` instead,
+    which reaches 0 and 1 exactly, with the gradient of the sigmoid, so that a gate can leave them again."""
 
     fully_open: ClassVar[Mapping[str, float]] = {"write_strength": 2}
 

@@ -35,8 +35,8 @@ class FFM(LinearRecurrenceConfig):
 
     It does not learn Repeat First (`gru_repeat_first --memory ffm`: return 0.27 of 1; 0.40 after a million steps at a
     learning rate of 5e-3; 0.38 with 16 contexts of periods up to 64). What is written, and how it fades, depends on the
-    input alone, in one layer: the first symbol has to be told from the sum of all by its phase. Repeat Previous it
-    learns (0.99).
+    input alone, in one layer: the first symbol has to be decoded from the sum of all by its phase. It does learn Repeat
+    Previous (0.99).
     """
 
     features: int = 128

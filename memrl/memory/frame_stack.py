@@ -1,4 +1,4 @@
-"""A stack of frames: the latest few inputs side by side, the oldest remedy for what one input does not tell."""
+"""A stack of frames: the latest few inputs side by side, the oldest remedy where one input does not show enough."""
 
 import dataclasses
 from typing import Self
@@ -19,9 +19,9 @@ class FrameStack(MemoryConfig):
         y_t = relu(W [p_{t-N+1}; ..; p_{t-1}; p_t] + b)        p_s = 0 before the episode began
 
     There inputs are stacked as they are. Here each is projected first, so that the state has a size before any input is
-    known, and so that the bias tells an input of zeros from none.
+    known, and so that the bias distinguishes an input of zeros from none.
 
-    What is older than `frames` is forgotten completely: the baseline for what a task asks of a memory beyond it.
+    What is older than `frames` is forgotten completely: the baseline that shows what a task asks of a memory beyond.
     """
 
     features: int = 128
@@ -31,8 +31,8 @@ class FrameStack(MemoryConfig):
     frame_features: int = 32
     """Width P to which each input is projected."""
     capacity: int | None = None
-    """Inputs that are kept if fewer than `frames`, the current one included; the others read as if they had not been.
-    All if not given."""
+    """Inputs that are kept, if fewer than `frames`, the current one included; older ones read as if they had not been.
+    All `frames` if not given."""
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
         return StackMemory(self, dtype)

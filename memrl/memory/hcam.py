@@ -98,7 +98,7 @@ class HCAM(MemoryConfig):
     chunk_length: int = 16
     """Steps C of a chunk."""
     top_k: int = 4
-    """Chunks k attended to at each step. With 1, its weight is always 1, and the ranking learns nothing."""
+    """Chunks k attended to at each step. A single one always has weight 1, so the ranking learns nothing."""
     capacity: int = 32
     """Closed chunks M kept; the oldest is dropped when one more is closed."""
     rotary_base: float = 10_000.0

@@ -21,7 +21,8 @@ class LinearAttention(FastWeightConfig):
     the reset. Nothing is forgotten and nothing can be replaced.
 
     It does not learn Repeat Previous (`gru_repeat_previous --memory linear_attention`: return -0.12 of 1, where no
-    memory has -0.50): the average does not change with the order of what it averages. Repeat First it learns (1.00).
+    memory has -0.50): the average does not change with the order of what it averages. It does learn Repeat First
+    (1.00).
     """
 
     def layer(self, dtype: jnp.dtype) -> "FastWeightLayer":

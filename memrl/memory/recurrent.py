@@ -23,8 +23,8 @@ class Elman(MemoryConfig):
 
         h ← tanh(W x + U h + b)
 
-    The output is `h`. `U` starts orthogonal. Nothing keeps what is remembered from being written over: the baseline for
-    what gates are good for.
+    The output is `h`. `U` starts orthogonal. Nothing keeps what is remembered from being written over: the baseline
+    that shows what gates are good for.
     """
 
     features: int = 128
@@ -72,7 +72,7 @@ class LSTM(MemoryConfig):
     features: int = 128
     """Width F of the cell, of the hidden state and of the output."""
     forget_bias: float = 1.0
-    """Initial bias of the forget gate; 1 starts the memory long (Jozefowicz et al., ICML 2015), 0 half open."""
+    """Initial bias of the forget gate; 1 starts with a long memory (Jozefowicz et al., ICML 2015), 0 half open."""
 
     def build(self, dtype: jnp.dtype = jnp.float32) -> Memory:
         return RecurrentMemory(LSTMCell(self.features, self.forget_bias, dtype), dtype)

@@ -39,13 +39,15 @@ class SHM(FastWeightConfig):
     of mean 1 whose product has a variance that grows without bound.
 
     It does not learn Repeat Previous (`gru_repeat_previous --memory shm`: return -0.09 of 1, where no memory has
-    -0.50): nothing that is written tells when, and what fades, fades by chance. Repeat First it learns (0.99).
+    -0.50): nothing that is written says when it was, and what fades, fades by chance. It does learn Repeat First
+    (0.99).
     """
 
     layers: int = 1
     heads: int = 1
     theta: Literal["random", "first", "cycle"] = "random"
-    """random: a row drawn at each step (paper); first: always the same (its POPGym code); cycle: one after another."""
+    """Row of the table at each step. random: drawn (paper); first: always the first (its POPGym code); cycle: one after
+    another."""
     theta_rows: int = 128
     """Rows L of the table `θ`."""
 

@@ -82,10 +82,10 @@ class SummaryConfig(MemoryConfig):
     jitter: float = 0.0
     """Segment lengths are drawn uniformly from L(1 - jitter) to L(1 + jitter) while training (the paper: 0.2)."""
     positions: Literal["rotary", "segment"] = "rotary"
-    """rotary: the index over all summaries and the segment (published); segment: the index within the set or segment,
-    which does not grow with the episode."""
+    """What rotary positions count. rotary: the index over all summaries and the segment (published); segment: the index
+    within the set or segment, which does not grow with the episode."""
     rotary_base: float = 10_000.0
-    """Base of the rotation frequencies; a small one tells neighbours apart better, a large one distant steps."""
+    """Base of the rotation frequencies; a small one separates neighbouring steps better, a large one distant steps."""
     query_scale: float = 0.02
     """Standard deviation of the initial summary queries (the references' is 1, an accident of their initialisation)."""
     rematerialise: bool = False
@@ -242,7 +242,8 @@ class SummaryMemory(Memory):
         """Reads inputs from `time` to the end of the open segment or of the inputs, whichever comes first.
 
         Args:
-          tokens, resets: `[B, T + 2 Lmax, ..]`, padded by the longest segment on both sides.
+          tokens: `[B, T + 2 Lmax, D]`, padded by the longest segment on both sides.
+          resets: bool `[B, T + 2 Lmax]`, likewise.
           steps: `T`.
 
         Returns:

@@ -30,7 +30,7 @@ class FCT(MemoryConfig):
         rotary    pairs of features of q and k are turned by `a` (arXiv 2104.09864)
         learned   x ← x + table[min(a, learned_positions - 1)], before the first layer
         alibi     logit of the token `n` steps back ← logit - n 2^(-8 h / H), h = 1 .. H (arXiv 2108.12409, section 3)
-        none      the mask alone tells before from after
+        none      only the mask distinguishes before from after
 
     With rotary positions, ALiBi and none only distances count: a window that slides over a long trial looks like one at
     its beginning. Learned positions count from the beginning of the trial and end with the table, whose last row all
@@ -57,14 +57,15 @@ class FCT(MemoryConfig):
     context: int = 100
     """Steps N attended to, the current one included; older ones are dropped."""
     positions: Positions = "rotary"
-    """rotary: steps since the trial began, as rotations (published); learned: the same steps, as rows of a table;
-    alibi: attention falls with the distance; none: order is seen through causality alone."""
+    """How positions are encoded. rotary: steps since the trial began, as rotations (published); learned: the same
+    steps, as rows of a table; alibi: attention falls with the distance; none: order is seen through causality alone."""
     rotary_base: float = 10_000.0
-    """Base of the rotation frequencies; a small one tells neighbours apart better, a large one distant steps."""
+    """Base of the rotation frequencies; a small one separates neighbouring steps better, a large one distant steps."""
     learned_positions: int = 100
     """Rows of the table of learned positions, best as many as a training trial has steps; later ones share the last."""
     sink: Sink = "none"
-    """One more slot that every token sees. key: with a learned key and value 0; key_value: with both learned."""
+    """Whether there is one more slot that every token sees. key: its key is learned and its value 0; key_value: both
+    are learned; none: there is none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -72,7 +72,7 @@ class Spans(NamedTuple):
         return [part.reshape(-1, *part.shape[2:]) for part in seen]
 
     def join(self, ring: KeysValues, new: KeysValues) -> tuple[list[KeysValues], KeysValues]:
-        """The two groups of slots whose visibility `visible` tells, in order of time, and the ring afterwards.
+        """The two groups of slots whose visibility `visible` returns, in order of time, and the ring afterwards.
 
         Args:
           ring: `[B, H, N, d]`, before the first token.

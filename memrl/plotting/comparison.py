@@ -18,7 +18,7 @@ DASHES = ("-", "--", "-.", ":")
 """Styles of lines; after the last colour they begin again with the next style."""
 MARKERS = "osD^vP"
 CROWD = 10
-"""So many policies hide each other in one plot: they get several, each with as many as there are colours."""
+"""From so many policies on, which would hide each other, there are several plots, each with one for every colour."""
 FEW_POINTS = 30
 """Lines of no more points than this have markers."""
 

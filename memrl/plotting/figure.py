@@ -13,7 +13,7 @@ AGENT = "#0072B2"  # from the palette of Okabe and Ito (2008), made for every ki
 REFERENCES = (("black", "--"), ("0.45", ":"), ("0.3", "-."), ("0.6", (0, (8, 3))))
 """Colour and style of each reference line; after the last it begins again."""
 FORMATS = ("png", "svg")
-"""Of pictures that may go into a paper: all but those of the curves of one run."""
+"""Formats of pictures that may go into a paper: of all but those of the curves of one run."""
 
 
 def legend_above(axes) -> None:

@@ -12,17 +12,17 @@ import numpy as np
 from memrl.plotting.figure import save_figure
 
 SHOWN = "#D55E00"
-"""Of the moments at which something was shown; like the colours below from the palette of Okabe and Ito (2008)."""
+"""Colour of the moments at which something was shown, from the palette of Okabe and Ito (2008), as those below."""
 UNITS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-"""Of the units of a gate, where there are so few that each has a line."""
+"""Colours of the units of a gate, where there are so few that each has a line."""
 SOURCES = {
     "state": ("the memory's state", "#0072B2", "o-"),
     "output": ("the memory's output", "#E69F00", "s-"),
     "input": ("the present input alone", "0.45", "^:"),
 }
-"""What a probe is given: how it is called, colour and style."""
+"""Sources of a probe: name, colour and style of each."""
 END = {"color": "0.35", "linewidth": 0.8, "linestyle": (0, (4, 3))}
-"""The line where an attempt or an episode ends."""
+"""Style of the line where an attempt or an episode ends."""
 WIDTH = 6.4  # inches
 LEGEND_SPACE = 0.3
 
@@ -33,9 +33,10 @@ class Events(NamedTuple):
     over: np.ndarray
     """Whether the step ended an attempt or an episode, bool `[T]`."""
     shown: Mapping[str, np.ndarray]
-    """By fact, whether the agent was told with the input of the step, bool `[T]`; only those that ever were."""
+    """Whether each fact was shown to the agent with the input of the step, by name, bool `[T]`; without those that
+    never were."""
     ends: str
-    """What ended: attempt or episode."""
+    """Name of what ends: attempt or episode."""
 
 
 def plot_attention(maps: Mapping[str, np.ndarray], events: Events, path: Path) -> list[Path]:
@@ -125,11 +126,11 @@ def gates_figure(gates: Mapping[str, tuple[np.ndarray, float]], events: Events) 
 
 
 def plot_probe(probes: Mapping[str, Mapping[str, Any]], path: Path) -> list[Path]:
-    """Draws how often facts can be told from a memory, by the time since they were shown.
+    """Draws how often facts can be decoded from a memory, by the time since they were shown.
 
     Args:
       probes: by fact, as returned by `memrl.introspection.accuracy_by_age`.
-      path: as for `plot_attention`.
+      path: the file to write; its suffix is replaced.
 
     Returns:
       The files.

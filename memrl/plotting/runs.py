@@ -58,7 +58,7 @@ def plot_horizons(evaluation: Mapping[str, Any], path: str | Path) -> Path:
 def plot_splits(evaluation: Mapping[str, Any], path: str | Path) -> Path:
     """Draws how episodes went in each setting, beside the reference players; arguments as for `plot_in_context`.
 
-    Success, if the environment tells it, else the return. The memory is the unrestricted one.
+    It is success, if the environment reports that, else the return. The memory is the unrestricted one.
     """
     entries = [entry for entry in evaluation["episodes"] if entry["budget"] is None]
     success = all(entry["outcomes"].get("success") for entry in entries)
