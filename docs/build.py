@@ -30,6 +30,8 @@ RESULTS = {
     "speed": "Speed",
 }
 """The folders of `experiments/results` that have a page, and its title in the navigation."""
+PUBLIC = ("memrl", "memrl.memory", "memrl.evaluation", "memrl.introspection", "memrl.plotting")
+"""The packages whose public names are the reference, each before those inside it."""
 
 
 def main() -> int:
@@ -39,7 +41,7 @@ def main() -> int:
         {"Memories": ["memories/index.md", *({name: f"memories/{name}.md"} for name in memories())]},
         {"Environments": ["environments/index.md", *({name: f"environments/{name}.md"} for name in environments())]},
         {"Results": [{title: result_navigation(name)} for name, title in RESULTS.items()]},
-        {"Reference": [{it: f"reference/{it}.md"} for it in public_packages()]},
+        {"Reference": [{it: f"reference/{it}.md"} for it in PUBLIC]},
         *([{"Source": public_address()}] if public_address() else []),
     ]
     settings["site_dir"] = str(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "site").absolute())
@@ -81,7 +83,7 @@ def generated_pages() -> dict[str, tuple[str, str]]:
     }
     written |= {f"memories/{name}.md": memory_page(name, config) for name, config in memories().items()}
     written |= {f"environments/{name}.md": environment_page(name, config) for name, config in environments().items()}
-    written |= {f"reference/{it}.md": reference_page(it) for it in public_packages()}
+    written |= reference_pages()
     found = {path: (text, ".") for path, text in written.items()}
     for name in RESULTS:
         folder = f"experiments/results/{name}"
@@ -171,14 +173,23 @@ def environment_page(name: str, config: griffe.Class) -> str:
     return "\n".join(parts)
 
 
-def reference_page(path: str) -> str:
-    """The public names of a package, but for the memories, which have pages of their own."""
-    own_pages = {config.path for config in memories().values()}
-    public = [find(path)[name] for name in find(path).exports]
-    paths = [it.final_target.path if it.is_alias else it.path for it in public]
-    options = "    options:\n      heading_level: 2\n      show_root_heading: true\n      show_root_toc_entry: true\n"
-    entries = [f"::: {it}\n{options}" for it in paths if it not in own_pages]
-    return "\n".join([f"# {path}\n", docstring(path), *entries])
+def reference_pages() -> dict[str, str]:
+    """A page for each package with public names. What several offer, and what has a page already, is linked to."""
+    described = {config.path: f"(../memories/{name}.md)" for name, config in memories().items()}
+    written = {}
+    for package_path in reversed(PUBLIC):  # what a package inside offers is described there
+        links, entries = [], []
+        for name, it in public_names(package_path).items():
+            if it.path in described:
+                links.append(f"[`{name}`]{described[it.path]}")
+            elif not it.is_module:
+                described[it.path] = f"[{it.path}]"
+                entries.append(f"::: {it.path}\n    options:\n      heading_level: 2\n      show_root_heading: true\n")
+        others = f"Described elsewhere: {', '.join(links)}.\n" if links else ""
+        written[f"reference/{package_path}.md"] = "\n".join(
+            [f"# {package_path}\n", docstring(package_path), others, *entries]
+        )
+    return written
 
 
 def compared(memory: str, result: str) -> str:
@@ -235,10 +246,12 @@ def registry(path: str) -> dict[str, griffe.Class]:
     return {key.strip("'\""): find(it.canonical_path) for key, it in zip(entries.keys, entries.values, strict=True)}
 
 
-def public_packages() -> list[str]:
-    """The packages of the library that say which of their names are public."""
-    library = package("memrl")
-    return sorted(it.path for it in (library, *library.members.values()) if it.is_module and it.exports)
+def public_names(path: str) -> dict[str, griffe.Object]:
+    """What a package offers: what its `__all__` names or, where that is made of a stub, what the stub imports."""
+    module = find(path)
+    imported = (name for name, it in module.members.items() if it.is_alias and it.target_path.startswith("memrl."))
+    targets = {name: module[name] for name in sorted(module.exports or imported)}
+    return {name: it.final_target if it.is_alias else it for name, it in targets.items()}
 
 
 def memories() -> dict[str, griffe.Class]:

@@ -127,7 +127,8 @@ def make_policy(config: Config, environment: Any, env_params: Any, memory: Memor
 
     Args:
       config: of the run.
-      environment, env_params: what it acts in, or one with the same spaces.
+      environment: what it acts in, or one with the same spaces.
+      env_params: parameters of the environment.
       memory: other settings of the same memory, such as another capacity, if not those of the config.
 
     Raises:

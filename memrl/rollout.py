@@ -83,8 +83,9 @@ def rollout(
     """Acts for `length` steps, actions sampled.
 
     Args:
-      policy, environment: static.
-      env_params: gymnax parameters of the environment.
+      policy: what acts.
+      environment: a gymnax environment.
+      env_params: its parameters.
       params: parameters of the policy.
       actor: where acting goes on from.
       length: steps `T`.

@@ -79,7 +79,8 @@ def probability_of_improvement(scores: ArrayLike, others: ArrayLike) -> Estimate
     """How probable it is that a run has a higher score than one of the others, the mean over tasks.
 
     Args:
-      scores, others: `[seeds, tasks]`, of the same tasks; the numbers of seeds may differ. Equal scores count half.
+      scores: `[seeds, tasks]`.
+      others: `[seeds, tasks]`, of the same tasks; the number of seeds may differ. Equal scores count half.
     """
     scores, others = _matrix(scores), _matrix(others)
     if scores.shape[1] != others.shape[1]:

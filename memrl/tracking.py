@@ -62,7 +62,10 @@ class Tracker:
             it goes and needs an account; "disabled" does without. For others, and for the environment variable
             WANDB_MODE, which has precedence, see `wandb_mode`.
           config: what W&B shows as the configuration of the run.
-          project, group, name, tags: how W&B files the run. A resumed run continues the same W&B run.
+          project: W&B's project of the run. A resumed run continues the same W&B run.
+          group: W&B's group of the run.
+          name: W&B's name of the run.
+          tags: W&B's tags of the run.
 
         Raises:
           ValueError: unknown mode.

@@ -156,7 +156,8 @@ def explained_variance(value: jax.Array, advantage: jax.Array, axis: str) -> jax
     """Share of the variance of returns that the values explain, over all devices: 1 is perfect, a constant explains 0.
 
     Args:
-      value, advantage: `[T, B]`; a return is their sum.
+      value: `[T, B]`.
+      advantage: `[T, B]`; the return is the sum of both.
       axis: name of the device axis.
 
     Returns:
@@ -209,8 +210,9 @@ def make_training(
 
     Args:
       policy: what is trained.
-      environment, env_params: a gymnax environment and its parameters.
-      config: how.
+      environment: a gymnax environment.
+      env_params: its parameters.
+      config: how it is trained.
       num_updates: length of the whole run, which the schedules need.
       mesh: a one-axis mesh, see `memrl.sharding.device_mesh`.
       chunk: updates per call of `advance`.

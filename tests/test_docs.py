@@ -60,6 +60,7 @@ def test_papers_are_linked_and_what_the_readme_says_is_there(site):
     )
     assert "class MeanMemory(Memory):" in text(site / "extending.html")
     assert "python -m experiments.run --list" in text(site / "index.html")
+    assert "make_training" in text(site / "reference" / "memrl.html")
 
 
 def test_nothing_is_fetched_from_elsewhere(site):
