@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import dense, rms_norm, sigmoid, silu
 
 from memrl.memory.chunkwise import Projected, in_chunks, unit_lower_inverse
 from memrl.memory.delta_rule import DeltaLayer, DeltaNet, DeltaTokens, GatedDeltaNet
@@ -51,22 +52,6 @@ def run(config, seed=0, change=lambda params: params):
 
 def unroll(memory, params, state, xs):
     return jax.jit(lambda p, s, x: memory.apply({"params": p}, s, x, RESETS, method="unroll"))(params, state, xs)
-
-
-def dense(p, x):
-    return x @ p["kernel"] + p.get("bias", 0.0)
-
-
-def rms_norm(p, x):
-    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-6) * p["scale"]
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def silu(x):
-    return x * sigmoid(x)
 
 
 def elu_plus_one(x):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import dense
 
 from memrl.memory import FrameStack, state_bytes_per_env
 
@@ -27,16 +28,13 @@ def run(config, resets, getkey):
 def equations(params, xs, began, seen, frames):
     """Outputs `[T, B, F]`; each of `frames` slots holds its input if that is one of the latest `seen` since `began`."""
 
-    def dense(layer, x):
-        return x @ np.asarray(params[layer]["kernel"]) + np.asarray(params[layer]["bias"])
-
     ys = []
     for t in range(STEPS):
         slots = []
         for s in range(t - frames + 1, t + 1):
-            projected = dense("projection", xs[s])  # of another time where `s` is negative, and then not used
+            projected = dense(params["projection"], xs[s])  # of another time where `s` is negative, and then not used
             slots.append(np.where((s >= began[t])[:, None] & (t - s < seen), projected, 0))
-        ys.append(np.maximum(dense("output", np.concatenate(slots, axis=-1)), 0))
+        ys.append(np.maximum(dense(params["output"], np.concatenate(slots, axis=-1)), 0))
     return np.stack(ys)
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import dense, gelu, rms_norm, rotated, softmax
 
 from memrl.memory import HCAM
 from memrl.memory.chunk_attention import ChunkAttention, Chunks, summarise
@@ -60,11 +61,6 @@ def read(form=None, *, heads=2, top_k=3, **changes):
         jax.eval_shape(module.init, jax.random.key(0), *arguments),
     )
     return jax.jit(lambda: module.apply(params, *arguments, form))(), made, params["params"]
-
-
-def softmax(logits):
-    weights = np.exp(logits - logits.max())
-    return weights / weights.sum()
 
 
 def published_read(params, query, contents, summaries, first_row, heads, top_k):
@@ -159,23 +155,6 @@ def test_a_summary_is_the_mean_of_what_is_visible():
 # The memory
 
 
-def rms_norm(p, x):
-    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-6) * np.asarray(p["scale"])
-
-
-def turned(x, position, heads):
-    """Rotary positions of one token `[D]`."""
-    width = x.size // heads
-    angles = position * 10_000.0 ** (-np.arange(width // 2) / (width // 2))
-    first, second = np.split(x.reshape(heads, width), 2, axis=-1)
-    cos, sin = np.cos(angles), np.sin(angles)
-    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-
-
-def gelu(x):
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-
-
 def remembered_in_full(config, params, xs, resets):
     """The algorithm for one environment, with nothing ever dropped from the lists it keeps: outputs `[T, D]`."""
     p = jax.tree.map(np.asarray, params["params"])
@@ -184,13 +163,13 @@ def remembered_in_full(config, params, xs, resets):
     first, length, ys = 0, config.chunk_length, []
     for t, (inputs, reset) in enumerate(zip(xs, resets, strict=True)):
         first = t if reset else first
-        x = inputs @ p["input_projection"]["kernel"] + p["input_projection"]["bias"]
+        x = dense(p["input_projection"], inputs)
         for number, layer in enumerate(layers):
             query, key, value = np.split(rms_norm(layer["attention_norm"], x) @ layer["projection"]["kernel"], 3)
-            keys[number].append(turned(key, t - first, config.heads))
+            keys[number].append(rotated(key.reshape(config.heads, -1), t - first))
             values[number].append(value.reshape(config.heads, -1))
             span = range(max(first, t - config.window + 1), t + 1)
-            query = turned(query, t - first, config.heads) / np.sqrt(config.features // config.heads)
+            query = rotated(query.reshape(config.heads, -1), t - first) / np.sqrt(config.features // config.heads)
             attended = [
                 softmax(np.array([keys[number][s][head] @ query[head] for s in span]))
                 @ np.array([values[number][s][head] for s in span])

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import dense, gelu, layer_norm, normalised, sigmoid
 
 from memrl.memory import FFM, LRU, S5, MinGRU
 from memrl.memory import linear_scan as linear_scan_module
@@ -151,26 +152,6 @@ def unroll(memory, params, xs, resets=None):
     resets = jnp.zeros(xs.shape[:2], bool) if resets is None else resets
     run = jax.jit(functools.partial(memory.apply, method="unroll"))
     return run({"params": params}, memory.initial_state(xs.shape[1]), xs, resets)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def gelu(x):
-    return x * sigmoid(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
-
-
-def dense(p, x):
-    return x @ p["kernel"] + p.get("bias", 0)
-
-
-def normalised(x):
-    return (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-6)
-
-
-def layer_norm(p, x):
-    return normalised(x) * p["scale"] + p["bias"]
 
 
 def as_complex(kernel):
@@ -396,7 +377,11 @@ BAD = [
     (MinGRU, {"longest_memory": 0}, "memory.longest_memory is 0"),
     (FFM, {"contexts": 0}, "memory.contexts is 0"),
     (FFM, {"longest_period": 0}, "memory.longest_period is 0"),
-    (MinGRU, {"scan": "parallel"}, "memory.scan is 'parallel': it must be one of auto, sequential, associative, chunked"),
+    (
+        MinGRU,
+        {"scan": "parallel"},
+        "memory.scan is 'parallel': it must be one of auto, sequential, associative, chunked",
+    ),
     (LRU, {"r_min": 0.9, "r_max": 0.9}, "memory.r_min is 0.9 and memory.r_max is 0.9"),
     (LRU, {"r_max": 1.1}, "memory.r_max is 1.1"),
     (LRU, {"max_phase": 0.0}, "memory.max_phase is 0.0: it must be greater than 0."),

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import dense, sigmoid
 
 from memrl.memory import GRU, LSTM, MEMORIES, Elman, NoMemory
 
@@ -21,14 +22,6 @@ def run(config, getkey):
     params = jax.tree.unflatten(tree, [leaf + 0.3 * jax.random.normal(getkey(), leaf.shape) for leaf in leaves])
     _, ys = jax.jit(lambda params: memory.apply({"params": params}, state, xs, resets, method="unroll"))(params)
     return initial["cell"], params["cell"], np.asarray(xs), np.asarray(ys)
-
-
-def dense(parameters, x):
-    return x @ np.asarray(parameters["kernel"]) + np.asarray(parameters.get("bias", 0.0))
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def test_elman_equations(getkey):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import dense, gelu, layer_norm, rms_norm, rotated, sigmoid, softmax
 
 from memrl.memory import FCT, GTrXL, TrXL, laws
 from memrl.memory.attention import alibi
@@ -57,38 +58,7 @@ def inputs(steps=STEPS, batch=1, seed=0):
 
 # The equations, for one row of inputs [T, D_in]
 
-
-def dense(p, x):
-    return x @ p["kernel"] + p.get("bias", 0.0)
-
-
-def softmax(logits):
-    weights = np.exp(logits - logits.max())
-    return weights / weights.sum()
-
-
-def rms_norm(p, x):
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * p["scale"]
-
-
-def layer_norm(p, x):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p["scale"] + p["bias"]
-
-
-def gelu(x):
-    return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def rotated(x, position, base):
-    """The pair (i, i + d / 2) as a complex number that turns."""
-    half = x.shape[-1] // 2
-    turned = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * position * base ** (-np.arange(half) / half))
-    return np.concatenate([turned.real, turned.imag], axis=-1)
+EPSILON = 1e-5  # of Transformer-XL's layer normalisations
 
 
 def fct(config, p, xs):
@@ -137,7 +107,7 @@ def transformer_xl(config, p, xs):
     for number in range(config.layers):
         layer = p[f"layers_{number}"]
         attention = layer["attention"]
-        normed = layer_norm(layer["attention_norm"], x) if has_gates else x
+        normed = layer_norm(layer["attention_norm"], x, EPSILON) if has_gates else x
         q, k, values = dense(attention["projection"], normed).reshape(len(x), 3, config.heads, width).swapaxes(0, 1)
         attended = np.zeros_like(q)
         for t, h in np.ndindex(len(x), config.heads):
@@ -155,10 +125,10 @@ def transformer_xl(config, p, xs):
 
         if has_gates:
             x = gated(layer["attention_gate"], x, np.maximum(attended, 0))
-            x = gated(layer["mlp_gate"], x, np.maximum(feed_forward(layer_norm(layer["mlp_norm"], x)), 0))
+            x = gated(layer["mlp_gate"], x, np.maximum(feed_forward(layer_norm(layer["mlp_norm"], x, EPSILON)), 0))
         else:
-            x = layer_norm(layer["attention_norm"], x + attended)
-            x = layer_norm(layer["mlp_norm"], x + feed_forward(x))
+            x = layer_norm(layer["attention_norm"], x + attended, EPSILON)
+            x = layer_norm(layer["mlp_norm"], x + feed_forward(x), EPSILON)
     return x
 
 
