@@ -61,15 +61,15 @@ class Options:
     json: Path | None = None
     """File to write all figures to."""
     repeats: int = 5
-    """Measurements, of which the median, the least and the most are told."""
+    """Number of measurements; the median, the least and the most are reported."""
     acting: tuple[str, ...] = ()
-    """Memories whose acting is compared; the programs of training are left out then."""
+    """Memories whose acting is compared, in place of the programs of training."""
     horizon: int = 4096
-    """Steps that they act, and remember, before they are measured."""
+    """Steps that memories act, and remember, before their acting is measured."""
     environments: tuple[str, ...] = ()
-    """Environments that are stepped at random, or all; nothing else is measured then, and no config is needed."""
+    """Environments to step at random, or `all`. Nothing else is measured then, and no config is needed."""
     memories: tuple[str, ...] = ()
-    """Memories that are measured by themselves, or all; nothing else is measured then, and no config is needed."""
+    """Memories to measure by themselves, or `all`. Nothing else is measured then, and no config is needed."""
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""What the command line tools share: how a config is named and overridden, how errors are said, which devices are used.
+"""What the command line tools share: naming and overriding a config, saying what is wrong, choosing devices.
 
 Bad input ends a tool with status 2 and one sentence on stderr, before anything is compiled.
 """
@@ -32,9 +32,9 @@ Options = TypeVar("Options")
 Said = TypeVar("Said")
 
 FAILED = 1
-"""Exit status where the command is as it has to be, and still could not be carried out."""
+"""Exit status where the command is correct and still could not be carried out."""
 BAD_INPUT = 2
-"""Exit status where the command line, a file or a folder is not what it has to be."""
+"""Exit status where the command line, a file or a folder is wrong."""
 
 
 class UsageError(ValueError):
@@ -46,13 +46,13 @@ class Selection:
     """Which config is meant."""
 
     config: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """The config to begin with."""
+    """Name of the config to begin with."""
     memory: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Another memory for it: the default one of that name, with room for a whole trial."""
+    """Name of a memory to use instead of the config's: with its default fields, and room for a whole trial."""
     env: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Another environment for it: the default one of that name, or gymnax:NAME for one of gymnax's own."""
+    """Name of an environment to use instead of the config's, with its default fields; gymnax:NAME for gymnax's own."""
     list: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Show the configs with a line each, and no more."""
+    """List all configs, a line each, and exit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _select(arguments: Sequence[str]) -> Config:
 def _with_room(config: Config, arguments: Sequence[str]) -> Config:
     """The config with room for exactly one whole trial in its memory, unless the arguments say for how much.
 
-    Whoever varies the length of a trial or of a segment compares memories, not how much of a trial fits into them.
+    Varying the length of a trial or of a segment is to compare memories, not how much of a trial fits into them.
     """
     memory = config.memory.with_capacity(config.trial_length)
     sizes = {

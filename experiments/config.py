@@ -38,9 +38,9 @@ class Config:
     """Everything that decides what a run does."""
 
     name: str
-    """What the run is called; the config it began as unless given."""
+    """Name of the run; that of its config if not given."""
     env: Union[tuple(ENVIRONMENTS.values())]  # noqa: UP007 (of what is registered)
-    """The task."""
+    """The environment: the task to learn."""
     memory: Union[tuple(MEMORIES.values())]  # noqa: UP007
     """The memory of the policy."""
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
@@ -48,17 +48,17 @@ class Config:
     ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
     """How the policy learns."""
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
-    """What the frozen policy is asked at the end."""
+    """How the frozen policy is evaluated at the end."""
     tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
     """Where metrics go besides `metrics.jsonl`."""
     total_steps: int
     """Environment steps of the run, rounded up to whole chunks of updates."""
     updates_per_chunk: int = 1
-    """Updates in one call of the compiled program; more are worth it where an update takes milliseconds."""
+    """Updates in one call of the compiled program; more than one pays off where an update takes milliseconds."""
     checkpoint_every: int = 25
     """Updates between two checkpoints, rounded up to whole chunks."""
     seed: int = 0
-    """Decides everything random."""
+    """Seed of everything random."""
     devices: int | None = None
     """Devices to train on; if not given, the most that divide the environments of a minibatch."""
 
@@ -161,7 +161,7 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
 
 def config_from_dict(values: dict[str, Any]) -> Config:
-    """The inverse of `config_to_dict`, also after a round trip through JSON. What is not there takes its default.
+    """The inverse of `config_to_dict`, also after a round trip through JSON. Missing fields take their defaults.
 
     Raises:
       ValueError: a field or value that no config has.

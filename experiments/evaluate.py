@@ -36,7 +36,7 @@ class Options:
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the run."""
     evaluation: EvaluationConfig
-    """How it is evaluated; what is not said is as in the config of the run."""
+    """How the run is evaluated; as its config says, except for what is given here."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
         config = load_config(folder)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    # Once more, now that it is known what holds where nothing is said.
+    # Once more, now that the defaults are known.
     evaluate_run(folder, read(arguments, config.evaluation).evaluation)
     return 0
 

@@ -3,8 +3,8 @@
     python -m experiments.grid --config memo_gridworld --sweep memory=memo,fct,gru --sweep env.size=5,7 --seeds 0..9
     python -m experiments.grid --grid t_maze --workers 2 --total-steps 1000000
 
-Swept is any field of a config, `config` itself, and `memory` and `env` by name; every combination of their values is a
-*cell*. The seeds of a cell are trained together in one compiled program. All other fields can be overridden as in
+Any field of a config can be swept, `config` itself, and `memory` and `env` by name; every combination of their values
+is a *cell*. The seeds of a cell are trained together in one compiled program. All other fields can be overridden as in
 `experiments.run`, for all cells. Values are separated by commas; one that has several words, such as the widths of
 layers, is written with spaces: `--sweep "network.head-features=64 64,128"`.
 
@@ -17,7 +17,7 @@ A grid can be written down in a TOML file, and those in `experiments/grids` are 
     env.corridors = [3, 5]
     [overrides]
     total-steps = 1000000
-    [test]                        # what `experiments.matrix` tests on unless told otherwise
+    [test]                        # what `experiments.matrix` tests on by default
     env.corridors = [1, 3, 5, 10]
 
 What the command line sweeps or overrides takes the place of what the file says of the same field.
@@ -84,21 +84,22 @@ class Options:
     """What is trained, where and by whom."""
 
     grid: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """A grid that is written down: the name of one in experiments/grids, or a TOML file."""
+    """A grid that is written down: its name in experiments/grids, or a TOML file."""
     sweep: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FIELD=A,B,..")] = ()
     """A field and the values that it takes; may be given several times."""
     seeds: Annotated[str, tyro.conf.arg(metavar="A..B")] = "0..4"
     """Seeds of every cell: 0..9, or 0,3,5, or 7."""
     output: Path | None = None
-    """Folder of the grid; runs/NAME if not given, after the file or after what is swept."""
+    """Folder of the grid. If not given, runs/NAME, named after the file or after what is swept."""
     resume: Path | None = None
-    """Folder of a grid to go on with, in place of all that says what is trained."""
+    """Folder of a grid to go on with, instead of saying what is trained."""
     workers: int | None = None
-    """Cells that are trained at the same time; if not given, as many as there are cores or GPUs, 8 on a cluster."""
+    """Cells to train at the same time; if not given, as many as there are cores or GPUs, and 8 on a cluster."""
     cluster: Literal["pool", "slurm", "local"] = "pool"
-    """pool: processes on this machine; slurm: jobs of SLURM; local: jobs on this machine, for tests."""
+    """Where workers run. pool: processes on this machine; slurm: jobs of SLURM; local: jobs on this machine, for
+    tests."""
     job: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = ()
-    """What a job of a cluster asks for, as submitit calls it."""
+    """What a job on a cluster asks for, by submitit's names."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
@@ -129,11 +130,11 @@ class Definition(NamedTuple):
     arguments: list[str]
     """What holds for all cells: arguments as of `experiments.run`, and the options of this tool."""
     sweeps: Sweeps
-    """What differs between them."""
+    """Fields that differ between cells, and their values."""
     seeds: list[int]
-    """Seeds of each."""
+    """Seeds of each cell."""
     test: Sweeps
-    """What they are tested on; empty if nothing is said."""
+    """Fields and values that cells are tested on; empty if nothing is said."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -364,9 +365,8 @@ def read_cell(definition: Definition, choice: dict[str, int]) -> tuple[Config, O
 def causes(definition: Definition, errors: dict[tuple[tuple[str, int], ...], str]) -> list[str]:
     """What is wrong where cells cannot be read, each cause once.
 
-    A command line tells only the first thing that is wrong with it. A value that is in no cell that can be read is
-    therefore tried alone, and what is wrong with it then is a cause. Cells without such a value have causes of their
-    own.
+    Reading a command line finds only the first fault. A value that is in no cell that can be read is therefore tried
+    alone, and what is wrong with it then is a cause. Cells without such a value have causes of their own.
     """
     alone: dict[tuple[str, int], str] = {}
     selected = {name: 0 for name in CHOSEN_BY_NAME if name in definition.sweeps}

@@ -5,12 +5,12 @@ The parameters of the latest checkpoint are frozen and act as in an evaluation. 
     attention.png/.svg  which steps, or summaries of steps, were attended to when         | of one trial, where the
     gates.png/.svg      how far the gates of the memory were open when                    | memory has any
     memory.gif          the same trial, as far as it can be drawn, beside the first of these
-    probe.png/.svg      how often a linear classifier tells from the memory what was to be remembered, by the time
-                        since it was shown, in trials that it did not learn from; where the environment tells its facts
+    probe.png/.svg      how often a linear classifier decodes from the memory what was to be remembered, by the time
+                        since it was shown, in trials that it did not learn from; where the environment has facts
     inside.json         the figures in it
 
-Pictures that do not apply are left out, and what is missing for them is said. Everything can be made again at any time;
-earlier files are replaced.
+Pictures that do not apply are left out, and the tool says why. Everything can be made again at any time; earlier files
+are replaced.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ class Options:
     trials: int = 512
     """Trials that the probe looks into."""
     seed: int = 0
-    """Decides tasks, actions, and the moments that the probe looks at."""
+    """Seed of the tasks, the actions, and the moments that the probe looks at."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -117,7 +117,7 @@ def inspect_run(folder: Path, trials: int = Options.trials, seed: int = Options.
         result["probe"], names = probe_run(inside, policy, environment, env_params, params, steps, trials, samples_key)
         written += names
     else:
-        print(f"There is no probe: {values['env']['name']} does not tell what its agents must remember.")
+        print(f"There is no probe: {values['env']['name']} does not say what its agents must remember.")
     write_json(inside / "inside.json", result)
     print(f"Written to {inside}: {', '.join([*written, 'inside.json'])}")
     return result

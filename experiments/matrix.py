@@ -64,15 +64,16 @@ class Options:
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="GRID")] = ()
     """Folder of a grid, or any folders that hold runs."""
     test: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="env.FIELD=A,B,..")] = ()
-    """A field of the environment and the values to test on; may be given several times."""
+    """A field of the environment and the values to test it with; may be given several times."""
     horizons: tuple[int, ...] = (1,)
-    """Lengths of trials of a fixed number of steps, as multiples of their own."""
+    """Lengths of trials of a fixed number of steps, as multiples of the length in the setting."""
     budgets: tuple[float, ...] = ()
-    """What a restricted memory has room for, in trained trial lengths. The unrestricted one is always tested too."""
+    """Sizes of restricted memories: the steps that there is room for, as multiples of the trained trial length. The
+    unrestricted memory is always tested too."""
     num_trials: int | None = None
-    """Trials in each setting; if not given, as many as the config of the first run evaluates."""
+    """Trials in each setting; as many as the config of the first run says if not given."""
     seed: int = 0
-    """Seed of tasks and actions."""
+    """Seed of the tasks and of the actions sampled."""
     output: Path | None = None
     """Folder to write to; the first of those that hold the runs if not given."""
 

@@ -39,11 +39,11 @@ class Options:
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the run."""
     episodes: int = 100
-    """Episodes of MiniGrid, and of ours."""
+    """Episodes to play in MiniGrid, and in `minigrid_memory`."""
     env_id: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
-    """Which of MiniGrid's environments; the one of the setting that the run learned in if not given."""
+    """Name of MiniGrid's environment; the one of the setting that the run learned in if not given."""
     seed: int = 0
-    """Seed of tasks and actions."""
+    """Seed of the tasks and of the actions sampled."""
 
     def __post_init__(self) -> None:
         if self.episodes < 2:

@@ -2,7 +2,7 @@
 
 Runs of the same settings with different seeds are an arm; see `experiments.runs.arms`. Every arm must have the same
 seeds, and every run its evaluation, all made alike; cells of a grid that are not done are left out, and named. What is
-told is the end of training, never the best of many evaluations. It writes, into `--output`,
+reported is the end of training, never the best of many evaluations. It writes, into `--output`,
 
     report.md        tables, with intervals, and the figures
     report.json      all numbers, those of the figures and of each seed too
@@ -38,7 +38,7 @@ class Options:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUNS")] = ()
     """Folders of runs, or ones that have runs below them."""
     output: Path | None = None
-    """Folder of the report; `report` in the one folder given, or here if there are several, if not given."""
+    """Folder of the report. If not given, `report` in the folder of the runs, or here if there are several folders."""
 
 
 def run(arguments: Sequence[str]) -> int:

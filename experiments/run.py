@@ -5,7 +5,7 @@ Everything a run produces is in its folder:
     config.json         the settings, overrides included
     environment.json    for each process that worked on the run: the update it began at, its command line, versions,
                         commit, devices
-    metrics.jsonl       a line per update; `seconds` and `steps_per_second` tell of the machine, the rest of learning
+    metrics.jsonl       a line per update; `seconds` and `steps_per_second` depend on the machine, the rest is learning
     checkpoints/        the latest two
     evaluation.json, pictures, wandb/
 
@@ -38,9 +38,9 @@ class Options:
     """Where the run is written."""
 
     output: Path | None = None
-    """Folder of the new run; runs/NAME-seedSEED, or the next free one like it, if not given."""
+    """Folder of the new run. If not given, runs/NAME-seedSEED, or the next free name like it."""
     resume: Path | None = None
-    """Folder of a run to go on with, in place of --config. What its state depends on cannot be overridden then."""
+    """Folder of a run to go on with, instead of --config. What its state depends on cannot be overridden then."""
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -67,7 +67,7 @@ def made(setting: Setting) -> Any:
 def names_of(environments: Sequence[Any]) -> list[str]:
     """Names of environments by the fields in which they differ, short but different from each other.
 
-    Numbers are always told, other values where they are not the default. A field that follows from the others is not.
+    Numbers are always named, other values where they are not the default. A field that follows from the others is not.
     """
     told = []
     kinds = {type(env) for env in environments}

@@ -13,7 +13,7 @@ from experiments.benchmarks.timing import Program, measure, prepare
 from memrl.sharding import AXIS, device_mesh, shardings, split_specs
 
 COPIES = 1024
-"""Of each environment."""
+"""How many copies of each environment are stepped."""
 WINDOW = 256
 """Steps in one measurement."""
 REFERENCE = "MetaMaze-misc"

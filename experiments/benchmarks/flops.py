@@ -20,7 +20,7 @@ def matmul_flops(function: Callable[..., Any], *arguments: Any, branches: Litera
 
     Args:
       arguments: arrays, or their shapes.
-      branches: which side of a condition is counted, as nothing tells how often it holds.
+      branches: which side of a condition is counted, since it is not known how often it holds.
 
     Raises:
       NotImplementedError: there is a product in a loop without a fixed length.

@@ -9,9 +9,9 @@ from experiments.benchmarks.timing import measure, prepare
 from memrl.memory import MemoryConfig, state_bytes_per_env
 
 HORIZONS = (512, 4096, 65_536)
-"""Steps to remember, for which the size of the state is told."""
+"""Steps to remember, for which the size of the state is reported."""
 ENVIRONMENTS = 16
-"""Rows of a batch."""
+"""Environments in a batch."""
 INPUTS = 64
 """Width of what memories read."""
 WINDOW = 256

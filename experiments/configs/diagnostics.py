@@ -1,6 +1,6 @@
 """Repeat First and Repeat Previous (POPGym, arXiv 2303.01859): does a memory keep one thing, and the latest few?
 
-Minutes on a CPU. The policy is not told its previous action, since in Repeat First it could just say the same again,
+They take minutes on a CPU. The policy reads neither its previous action, since in Repeat First it could just repeat it,
 nor its reward.
 """
 

@@ -27,7 +27,7 @@ def houses(
 ) -> Preset:
     """Multi-object navigation as ExtObjNav is trained (arXiv 2510.19732).
 
-    The policy is not told its reward, which says how far away the goal is, and returns end where an episode does,
+    The policy does not read its reward, which says how far away the goal is, and returns end where an episode does,
     though the memory goes on.
     """
     config = Config(

@@ -1,6 +1,6 @@
 """The tasks of "Memory Retention Is Not Enough" (arXiv 2601.15086): Endless T-Maze and Color-Cubes.
 
-Sizes for a CPU. As published, the policy is told neither its previous action nor its reward in the T-Maze.
+Sizes for a CPU. As published, the policy reads neither its previous action nor its reward in the T-Maze.
 """
 
 from envs.color_cubes import ColorCubesConfig

@@ -1,4 +1,4 @@
-"""What runs tell when they are compared: the figures of `experiments.report`, as `report.json` has them."""
+"""Compares runs: the figures of `experiments.report`, as `report.json` has them."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -107,7 +107,7 @@ Measure = Callable[[Mapping[str, Any], str | None], float]
 
 
 def main_measures(evaluation: Mapping[str, Any]) -> dict[str, Measure]:
-    """The figures of the setting trained in, by name, the most telling first."""
+    """The figures of the setting trained in, by name, the most important first."""
     best = next(iter(evaluation["players"]), None)
     if "windows" in evaluation:
         measures: dict[str, Measure] = {"return in a trial": trial_return, "return in the last window": last_window}
@@ -159,7 +159,7 @@ def _means(entry: Mapping[str, Any], player: str | None) -> Mapping[str, Any]:
 
 
 def estimate(scores: Sequence[float]) -> Figures:
-    """A figure of each seed, and what they tell together."""
+    """A figure of each seed, and the estimate from all of them."""
     found = interquartile_mean(scores)
     return {**_plain(found), "min": min(scores), "max": max(scores), "seeds": list(scores)}
 
@@ -373,7 +373,7 @@ def aggregate(tasks: Mapping[str, Sequence[Arm]]) -> Figures:
         evaluation = arms[0].runs[0].evaluation
         measure, of = next(iter(main_measures(evaluation).items()))
         if not evaluation["players"]:
-            left_out[task] = "no player tells what can be reached"
+            left_out[task] = "no player shows what can be reached"
             continue
         upper = evaluation["players"][0]
         high = of(evaluation, upper)

@@ -41,7 +41,7 @@ def find_matrices(folders: Sequence[Path], arms: Sequence[Arm]) -> list[dict[str
 
 
 def figures(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, list[float]]], dict[str, dict[str, float]]]:
-    """What is compared, success if all settings tell it, else the return; its values for each seed, by policy and
+    """What is compared, success if all settings report it, else the return; its values for each seed, by policy and
     setting; and those of the reference players."""
     entries = [means for arm in result["arms"] for run in arm["runs"] for means in run["settings"].values()]
     success = all(means["outcomes"].get("success") for means in entries)

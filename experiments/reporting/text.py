@@ -44,7 +44,7 @@ class Page:
         seeds = self.figures["seeds"]
         if self.single:
             return (
-                f"One seed only, {seeds[0]}: there are no intervals, and nothing here tells what another seed would do."
+                f"One seed only, {seeds[0]}: there are no intervals, and nothing here shows what another seed would do."
             )
         told = (
             f"Figures with brackets are interquartile means over {len(seeds)} seeds ({', '.join(map(str, seeds))}) at "

@@ -27,13 +27,13 @@ class Arm:
     task: str
     """The part of the label that is of the task: `env.size=5`. The same task may be faced by several policies."""
     config: Config
-    """Settings, those of the first run."""
+    """Settings of the first run."""
     runs: tuple[Run, ...]
-    """By seed."""
+    """Its runs, in order of their seeds."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Those of its runs, in order."""
+        """Seeds of its runs, in order."""
         return tuple(run.config.seed for run in self.runs)
 
     @property
@@ -52,7 +52,7 @@ def group(runs: Iterable[Run]) -> list[Arm]:
     for run in runs:
         members.setdefault(json.dumps(_settings(run.config)), []).append(run)
     settings = [json.loads(key) for key in members]
-    # What differs between tasks only is fitted to the task and tells no policies apart.
+    # What differs between tasks only is fitted to the task and distinguishes no policies.
     same_task = [[other for other in settings if other["env"] == mine["env"]] for mine in settings]
     telling = {name for mine, peers in zip(settings, same_task, strict=True) for name in _differing(mine, peers)}
     keyed = []
@@ -157,7 +157,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _differing(mine: dict[str, Any], settings: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The fields of `mine`, by dotted name, whose value is not the same in all `settings`.
 
-    A field of `env` or `memory` is compared only with those of the same class: the class itself tells others apart.
+    A field of `env` or `memory` is compared only with those of the same class: the class itself distinguishes others.
     """
     flat, differing = [_flat(values) for values in settings], {}
     for name, value in _flat(mine).items():

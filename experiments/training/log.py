@@ -31,7 +31,8 @@ class Log:
         Args:
           config: of the run.
           tracker: None on all processes but the first.
-          update, seconds: what has been done before.
+          update: updates done before.
+          seconds: time spent on them.
           progress: where to show how far it is.
           together: runs that are trained together; each has its share of the time.
         """

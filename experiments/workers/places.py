@@ -16,7 +16,7 @@ from experiments.workers.store import Grid
 from experiments.workers.work import OWNED, job
 
 JOBS = 8
-"""Jobs at the same time on a cluster, unless told otherwise."""
+"""Jobs at the same time on a cluster, by default."""
 
 
 class Worker(Protocol):

@@ -54,7 +54,7 @@ def line(folder: Path, status: dict[str, Any], width: int) -> str:
 
 
 def measure(folder: Path) -> str:
-    """The success of the runs of a cell, if it is told, or their return: the mean over seeds, least and most."""
+    """The success of the runs of a cell, if it is reported, or their return: the mean over seeds, least and most."""
     evaluations = [json.loads(path.read_text()) for path in sorted(folder.glob("seed*/evaluation.json"))]
     found = [main_measure(evaluation) for evaluation in evaluations]
     if not found:
@@ -64,7 +64,7 @@ def measure(folder: Path) -> str:
 
 
 def main_measure(evaluation: dict[str, Any]) -> tuple[str, float]:
-    """What an evaluation found in the setting trained in: success if the environment tells it, else the return."""
+    """What an evaluation found in the setting trained in: success if the environment reports it, else the return."""
     if "windows" in evaluation:
         return "return", sum(evaluation["windows"][0]["return_per_window"])
     entry = evaluation["episodes"][0]

@@ -31,7 +31,9 @@ def execute(
     Args:
       grid: what is trained.
       folder: where; it may hold the same grid, which then goes on.
-      count, cluster, job: see `experiments.grid.Options`.
+      count: workers at the same time, see `experiments.grid.Options`.
+      cluster: where they run, see there.
+      job: what a job asks for, see there.
 
     Returns:
       The exit status.

@@ -19,9 +19,9 @@ class Cell:
     """One combination of the swept values."""
 
     name: str
-    """Its folder in that of the grid: what was swept, such as memory=gru,env.size=5."""
+    """Name of the cell and of its folder in that of the grid: what was swept, such as memory=gru,env.size=5."""
     config: Config
-    """Its settings, but for the seed."""
+    """Settings of the cell, but for the seed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Grid:
     """All that a grid trains."""
 
     cells: tuple[Cell, ...]
-    """In the order of the values swept, the last field fastest."""
+    """Cells, in the order of the values swept, the last field fastest."""
     seeds: tuple[int, ...]
-    """Of each cell."""
+    """Seeds of each cell."""
     test: dict[str, list[list[str]]]
     """Fields and values of what `experiments.matrix` tests on; empty: what all cells train on, and its splits."""
     command: tuple[str, ...] = dataclasses.field(default=(), compare=False)

@@ -1,6 +1,6 @@
 """What a worker does: `python -m experiments.workers.work FOLDER LOG CELL ..`, started by `experiments.grid`.
 
-It tells by `status.json` in the folder of a cell how far it is; what it says goes to a log.
+How far it is stands in `status.json` in the folder of a cell; what it says goes to a log.
 """
 
 import os

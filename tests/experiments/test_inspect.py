@@ -116,7 +116,7 @@ def test_what_does_not_apply_is_left_out(gru, tmp_path, capsys, monkeypatch):
     assert names(folder) == ["gates.png", "gates.svg", "inside.json"] and "probe" not in result
     said = capsys.readouterr().out
     assert "There is no memory.gif: the environment cannot be drawn." in said
-    assert "There is no probe: dark_key_to_door does not tell what its agents must remember." in said
+    assert "There is no probe: dark_key_to_door does not say what its agents must remember." in said
 
 
 # Bad input

@@ -235,7 +235,7 @@ def test_without_players_metrics_or_success(tmp_path):
     numbers, text, pictures = written(tmp_path / "report")
     assert pictures == []
     assert list(numbers["tasks"]["env.length=5"]["main"]) == ["return"]
-    assert "env.length=5, since no player tells what can be reached; env.length=10, since no player tells" in text
+    assert "env.length=5, since no player shows what can be reached; env.length=10, since no player shows" in text
     assert "No policy is in every task" in text
     assert table(text, "## What was run")[1][6:] == ["", ""]
     for absent in ("oracle", "### Other settings", "### Longer trials", "### Beside published", "## Command lines"):
