@@ -28,7 +28,7 @@ class Probe(environment.Environment):
 class ConstantReward(Probe):
     """Reward 1 at every step. Trials of three steps end by truncation or by termination.
 
-    Truncated, what follows is worth as much as ever: the value is 1 / (1 - γ) throughout, and the time is not told.
+    Truncated, what follows is worth as much as ever: the value is 1 / (1 - γ) throughout, and the time is not shown.
     Terminated, nothing follows: the value is (1 - γ^n) / (1 - γ) with n steps left, and the time is observed.
     """
 

@@ -52,7 +52,7 @@ def write_run(folder, config, seed=0, evaluation=None, commit="0123456789abcdef"
 
 
 def means(success, scale=3.0, told=True):
-    """The means of an entry of `episodes`, of an environment that tells success or none."""
+    """The means of an entry of `episodes`, of an environment that reports success or does not."""
 
     def around(value):
         return {"mean": value, "low": value - 0.1, "high": value + 0.1}

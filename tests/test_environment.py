@@ -1,4 +1,4 @@
-"""What an environment tells beyond gymnax's interface."""
+"""What an environment offers beyond gymnax's interface."""
 
 import ast
 from pathlib import Path

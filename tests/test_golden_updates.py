@@ -87,7 +87,7 @@ def test_three_updates_are_what_they_were(case, request):
 
 @pytest.mark.parametrize("case", CASES)
 def test_cases_go_through_what_they_guard(case):
-    """Trials end in each of them, and everything but what no trial told of is a number."""
+    """Trials end in each of them, and everything but what no trial reported is a number."""
     with np.load(FOLDER / f"updates_{case}.npz") as golden:
         assert golden["metrics.trials"].sum() > 0
         assert golden["metrics.gradient_norm"].min() > 1e-3

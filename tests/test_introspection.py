@@ -1,4 +1,4 @@
-"""What a memory attends to, its gates, and what can be told from it."""
+"""What a memory attends to, its gates, and what can be decoded from it."""
 
 import jax
 import jax.numpy as jnp
@@ -182,7 +182,7 @@ def test_trial_of_a_fixed_length_does_not_end():
 
 
 class Clock(Memory):
-    """Counts the steps of a trial: what it holds tells when it was looked at."""
+    """Counts the steps of a trial: its state shows when it was looked at."""
 
     def initial_state(self, batch, key=None):
         return jnp.zeros((batch, 1))
@@ -210,7 +210,7 @@ def test_moments_that_are_looked_at():
     for group, (first, last) in enumerate(groups, start=1):
         assert set(ages[:, group]) == set(range(first, last + 1))
     assert abs((ages[:, -1] == 7).mean() - 0.5) < 4 * 0.5 / trials**0.5
-    # The value does not change, and the input tells it as long as it is in sight.
+    # The value does not change, and the input shows it as long as it is in sight.
     assert (samples.value[:, 1:] == samples.value[:, 1:2]).all() and set(samples.value[:, 1]) == {0, 1, 2}
     inputs = samples.features["input"][:, 1]
     for symbol in range(3):
@@ -231,7 +231,7 @@ def test_moments_before_a_fact_was_shown_are_told_apart():
 
 
 def test_a_fact_that_changed_without_being_shown_has_not_been_shown(monkeypatch):
-    """The clock tells when each sample was taken: the fact changes every three steps and is shown at 0, 1 and 7."""
+    """The clock shows when each sample was taken: the fact changes every three steps and is shown at 0, 1 and 7."""
 
     def facts(self, before, action, state, params):
         return {"third": Fact(state.time // 3, jnp.isin(state.time, jnp.array([0, 1, 7])))}

@@ -133,7 +133,7 @@ def test_your_own_memory(tmp_path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_what_is_kept_of_a_notebook(path):
-    """It was executed from top to bottom without an error, tells nothing of the machine, and is small."""
+    """It was executed from top to bottom without an error, says nothing about the machine, and is small."""
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]

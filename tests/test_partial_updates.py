@@ -95,7 +95,7 @@ def test_updates_must_divide_the_rollout():
 
 
 def test_auxiliary_losses_go_down_and_reach_the_memory():
-    """What can be told of the maze is learned, with a reward that says nothing about it."""
+    """What can be known of the maze is learned, with a reward that says nothing about it."""
     settings = {"updates_per_rollout": 1, "reconstruction_coefficient": 1.0, "prediction_coefficient": 1.0}
     _, _, _, training = make("gru", **settings, minibatches=2, epochs=4)
     state = training.initial_state(jax.random.key(0))

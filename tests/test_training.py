@@ -170,7 +170,7 @@ def test_explained_variance_by_hand():
 
 
 def test_nothing_at_the_start_is_drawn_from_the_same_key(monkeypatch):
-    """Parameters, environments and memories, and what training draws later: none tells of another."""
+    """Parameters, environments and memories, and what training draws later: none depends on another."""
     keys = {}
 
     class Policy:

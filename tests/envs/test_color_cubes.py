@@ -19,7 +19,7 @@ def place(config, cubes, target):
 
 
 def cubes_of(observation, cubes):
-    """What an observation tells: target, whether it is an update, and rows of (row, column, colours)."""
+    """What an observation says: target, whether it is an update, and rows of (row, column, colours)."""
     rest = np.asarray(observation)[3 + cubes :].reshape(cubes, 2 + cubes)
     return int(np.argmax(observation[2 : 2 + cubes])), bool(observation[2 + cubes]), rest
 
@@ -69,7 +69,7 @@ def test_updates_show_what_they_should(colours, at_start, at_teleport, at_phase)
         _, update, table = cubes_of(seen, 3)
         assert update and table[:, 2:].sum() == 3 * shown
         cells = np.round(table[:, :2] * 4) @ (5, 1)
-        assert (np.diff(cells) > 0).all()  # their order tells nothing but where they are
+        assert (np.diff(cells) > 0).all()  # their order shows nothing but where they are
     assert cubes_of(first, 3)[2][:, 2:].argmax(1).tolist() == [2, 0, 1]
     assert (teleported.cubes == state.cubes).sum() == 2 and teleported.cubes[0] == state.cubes[0]
     _, update, table = cubes_of(quiet, 3)

@@ -200,7 +200,7 @@ def test_uniform_random_return(getkey):
 
 
 def test_searcher_knows_only_what_it_was_told(getkey):
-    """In two rooms that differ in key and door it acts alike until it was told apart."""
+    """In two rooms that differ in key and door it acts alike until it has seen a difference."""
     environment, params = DarkKeyToDoorConfig(5, attempt_limit=20, start=(1, 3)).make()
     searcher = environment.players()["searcher"]
 

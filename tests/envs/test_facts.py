@@ -1,4 +1,4 @@
-"""What environments tell of that which is to be remembered, in episodes made by hand."""
+"""What environments say is to be remembered, in episodes made by hand."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The benchmark tells what its documentation says; its count of operations is that of a pen and paper."""
+"""The benchmark reports what its documentation says; its count of operations is that of a pen and paper."""
 
 import json
 

@@ -359,7 +359,7 @@ def test_each_worker_has_gpus_of_its_own(monkeypatch, tmp_path):
 
 
 def learned(folder: Path) -> dict[str, list[dict]]:
-    """The metrics of all runs, without those that tell of the machine."""
+    """The metrics of all runs, without those that depend on the machine."""
     return {
         str(path.parent.relative_to(folder)): [
             {name: value for name, value in line.items() if name not in ("seconds", "steps_per_second")}

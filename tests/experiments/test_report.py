@@ -224,7 +224,7 @@ def test_the_same_runs_give_the_same_report(two_tasks, tmp_path):
 
 
 def test_without_players_metrics_or_success(tmp_path):
-    """What cannot be told is left out."""
+    """What is not known is left out."""
     for memory, length in (("gru", 5), ("gru", 10), ("lstm", 5)):
         for seed in (0, 1):
             evaluation = episodes(players=False, told=False, splits=())
@@ -253,7 +253,7 @@ def test_policies_that_are_not_in_every_task_are_left_out(tmp_path):
 
 
 def test_trials_of_one_length_in_several_settings(tmp_path):
-    """Settings whose outcome is not told are compared by the share of what the best player reaches."""
+    """Settings whose outcome is not reported are compared by the share of what the best player reaches."""
     played = episodes(success=0.6, told=False, splits=("size=7",))["episodes"]
     write_run(tmp_path / "run", gridworld(), 0, {**windows(horizons=(100,)), "players": ["oracle"], "episodes": played})
     assert report.run([str(tmp_path)]) == 0

@@ -45,7 +45,7 @@ TIMING = {"seconds", "steps_per_second"}
 
 
 def learned(folder: Path) -> list[dict]:
-    """The metrics without those that tell of the machine."""
+    """The metrics without those that depend on the machine."""
     lines = read_metrics(folder / "metrics.jsonl")
     return [{name: value for name, value in line.items() if name not in TIMING} for line in lines]
 

@@ -84,7 +84,7 @@ def test_labels_tell_the_fields_that_differ(tmp_path):
 
 
 def test_labels_of_several_tasks(tmp_path):
-    """What is fitted to the task, as its sizes of networks, tells no policies apart: they are the same in each."""
+    """What is fitted to the task, as its sizes of networks, distinguishes no policies: they are the same in each."""
     for memory in ("gru", "lstm"):
         for length in (10, 5):
             write_run(tmp_path / "lengths" / f"{memory}{length}", t_maze(memory, length=length))
