@@ -78,6 +78,8 @@ def generated_pages() -> dict[str, tuple[str, str]]:
         "extending.md": "# Extending\n\n"
         + section(readme, "Add a memory", 2)
         + section(readme, "Add an environment", 2),
+        "tools.md": "# Command line tools\n\n"
+        + "".join(f"## experiments.{it}\n{docstring(f'experiments.{it}')}" for it in tools()),
         "memories/index.md": with_links(section(readme, "Memories", 1), memories()),
         "environments/index.md": with_links(section(readme, "Environments", 1), environments()),
     }
@@ -252,6 +254,12 @@ def public_names(path: str) -> dict[str, griffe.Object]:
     imported = (name for name, it in module.members.items() if it.is_alias and it.target_path.startswith("memrl."))
     targets = {name: module[name] for name in sorted(module.exports or imported)}
     return {name: it.final_target if it.is_alias else it for name, it in targets.items()}
+
+
+def tools() -> list[str]:
+    """The modules of `experiments` that are started from the command line."""
+    files = sorted((ROOT / "experiments").glob("*.py"))
+    return [path.stem for path in files if '__name__ == "__main__"' in path.read_text()]
 
 
 def memories() -> dict[str, griffe.Class]:

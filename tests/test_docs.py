@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from dataclasses import fields
@@ -61,6 +62,26 @@ def test_papers_are_linked_and_what_the_readme_says_is_there(site):
     assert "class MeanMemory(Memory):" in text(site / "extending.html")
     assert "python -m experiments.run --list" in text(site / "index.html")
     assert "make_training" in text(site / "reference" / "memrl.html")
+    tools = text(site / "tools.html")
+    assert all(f"experiments.{tool}" in tools for tool in ("run", "evaluate", "grid", "matrix", "report", "inspect"))
+
+
+@pytest.mark.parametrize(
+    ("address", "linked"), [(None, "How"), ("https://a.b", "[How](https://a.b/blob/main/LICENSE)")]
+)
+def test_links_to_what_is_not_in_the_site(address, linked, monkeypatch):
+    """They lead to the repository, once it has an address; to the site's own pages and files they always do."""
+    build = runpy.run_path(str(ROOT / "docs" / "build.py"))
+    relink = build["relink"]
+    monkeypatch.setitem(relink.__globals__, "public_address", lambda: address)
+    attached = set()
+    said = (
+        "[How](LICENSE) [there](experiments/results/speed) ![that](experiments/results/t_maze/settings.png) [x](y.md)"
+    )
+    assert relink(said, ROOT, Path("memories"), attached) == (
+        f"{linked} [there](../results/speed/README.md) ![that](../results/t_maze/settings.png) [x](y.md)"
+    )
+    assert attached == {Path("results/t_maze/settings.png")}
 
 
 def test_nothing_is_fetched_from_elsewhere(site):
