@@ -58,6 +58,14 @@ def pytest_addoption(parser):
     parser.addoption("--renew-golden", action="store_true", help="write tests/golden/updates_*.npz anew, on purpose")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """The tests of a file run in one process, where they share what is compiled, unless they are of another group."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+
+
 @pytest.fixture
 def getkey():
     """A function that returns a fresh typed PRNG key at every call, so that no test uses one twice."""

@@ -105,8 +105,12 @@ ONCE = (
 @pytest.mark.laws
 @pytest.mark.parametrize(
     ("case", "law"),
-    [(case, law) for case in CASES for law in laws.LAWS if case.endswith("-0") or law not in ONCE],
-    ids=lambda value: value if isinstance(value, str) else value.__name__,
+    [
+        pytest.param(case, law, id=f"{case}-{law.__name__}", marks=pytest.mark.xdist_group(f"laws of {name}"))
+        for case, (name, _) in CASES.items()
+        for law in laws.LAWS
+        if case.endswith("-0") or law not in ONCE
+    ],
 )
 def test_law(case, law):
     law(subject(case))
