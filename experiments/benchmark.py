@@ -1,5 +1,6 @@
 """Measures speed: `python -m experiments.benchmark --config NAME`; of acting alone, `.. --acting MEMORY MEMORY ..`;
-of environments or of memories alone, `python -m experiments.benchmark --environments all` or `--memories all`.
+of environments or of memories alone, `python -m experiments.benchmark --environments all` or `--memories all`. And how
+often the intervals of reports hold the true figure: `python -m experiments.benchmark --intervals`.
 
 The first takes the environment alone (random actions), acting, learning (all epochs on one trajectory) and the whole
 training step, and prints for each
@@ -17,6 +18,9 @@ The third lets 1024 copies of each environment, with the settings it has by defa
 what multiple of the speed of gymnax's MetaMaze each reaches in the same process. The fourth takes each memory as it is
 by default, with room for 1024 steps, and prints its parameters, the bytes of its state with room for several horizons,
 what a step of acting costs after 1024 and after 16,384 steps, and a token of a sequence of 1024 steps in learning.
+
+The fifth draws seeds from populations whose figures are known, and prints for the intervals of `memrl.statistics` and
+for rivals how often they hold them and how wide they are; see `benchmarks.intervals`.
 
 `--json FILE` writes all figures. Compiled programs are not taken from JAX's cache on disk.
 """
@@ -38,6 +42,7 @@ from envs import ENVIRONMENTS
 from experiments import command_line
 from experiments.benchmarks.environments import compare_environments
 from experiments.benchmarks.flops import matmul_flops
+from experiments.benchmarks.intervals import EXPERIMENTS, compare_intervals
 from experiments.benchmarks.memories import compare_memories
 from experiments.benchmarks.timing import measure, prepare
 from experiments.command_line import UsageError
@@ -70,11 +75,13 @@ class Options:
     """Environments to step at random, or `all`. Nothing else is measured then, and no config is needed."""
     memories: tuple[str, ...] = ()
     """Memories to measure by themselves, or `all`. Nothing else is measured then, and no config is needed."""
+    intervals: bool = False
+    """Measure the coverage of intervals over seeds. Nothing else is measured then, and no config is needed."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Measures as the command line says; returns the exit status."""
-    if {"--environments", "--memories"} & {argument.partition("=")[0] for argument in arguments}:
+    if {"--environments", "--memories", "--intervals"} & {argument.partition("=")[0] for argument in arguments}:
         return run_without_config(arguments)
     description = "Measures the speed of training or, with --acting, of memories in acting."
     config, options = command_line.read("experiments.benchmark", description, Options(), arguments)
@@ -117,14 +124,15 @@ def check(options: Options) -> None:
 
 
 def run_without_config(arguments: Sequence[str]) -> int:
-    """Measures environments or memories as the command line says; returns the exit status."""
-    description = "Measures the speed of environments or of memories."
+    """Measures environments, memories or intervals as the command line says; returns the exit status."""
+    description = "Measures the speed of environments or of memories, or the coverage of intervals."
     options = command_line.parse(Options, Options(), [Options()], "experiments.benchmark", description, arguments)
     check(options)
-    if not options.environments and not options.memories:
+    chosen = [f"--{name}" for name in ("environments", "memories", "intervals") if getattr(options, name)]
+    if not chosen:
         raise UsageError("Name what is to be measured after --environments or --memories, or say all.")
-    if options.environments and options.memories:
-        raise UsageError("Measure environments or memories, one after the other: leave out one of the two options.")
+    if len(chosen) > 1:
+        raise UsageError(f"Measure one after the other: leave out all but one of {' and '.join(chosen)}.")
     every = [name for name in ENVIRONMENTS if name != "gymnax"] if options.environments else list(MEMORIES)
     names = options.environments or options.memories
     names = every if names == ("all",) else names
@@ -136,7 +144,9 @@ def run_without_config(arguments: Sequence[str]) -> int:
             memories = {name: MEMORIES[look_up(name, MEMORIES, "memory")]() for name in names}
     except ValueError as error:
         raise UsageError(str(error)) from error
-    if options.environments:
+    if options.intervals:
+        figures = {"intervals": compare_intervals(EXPERIMENTS)}
+    elif options.environments:
         figures = {"environments": compare_environments(made, options.repeats)}
     else:
         figures = {"memories": compare_memories(memories, 1024, (1024, 16_384), 1024, options.repeats)}

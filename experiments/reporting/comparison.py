@@ -1,4 +1,8 @@
-"""Compares runs: the figures of `experiments.report`, as `report.json` has them."""
+"""What runs say when they are compared: the figures of `experiments.report`, as `report.json` has them.
+
+`measure` collects the figures of each seed from the runs; what they say together is added by
+`experiments.reporting.estimates`, from the runs' figures or from those of a `report.json`.
+"""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -13,25 +17,15 @@ from experiments.runs.arms import Arm
 from experiments.runs.find import Run
 from memrl.memory import MEMORIES
 from memrl.plotting import window_centres
-from memrl.statistics import (
-    INTERVAL,
-    Estimate,
-    interquartile_curve,
-    interquartile_mean,
-    performance_profile,
-    probability_of_improvement,
-)
 
 POINTS = 100
 """Points of a learning curve, at most; each is the mean over the trials that ended since the one before."""
-THRESHOLDS = np.linspace(0, 1, 101)
-"""Normalised scores at which a performance profile is drawn."""
 
 Figures = dict[str, Any]
 
 
 def measure(arms: Sequence[Arm], matrices: Sequence[Mapping[str, Any]] = (), left_out: Sequence[str] = ()) -> Figures:
-    """All figures of the report, as `report.json` has them.
+    """The figures of each seed, where `experiments.reporting.estimates` finds them.
 
     Args:
       arms, matrices: what is compared, which has been checked.
@@ -40,7 +34,6 @@ def measure(arms: Sequence[Arm], matrices: Sequence[Mapping[str, Any]] = (), lef
     tasks = {task: [arm for arm in arms if arm.task == task] for task in dict.fromkeys(arm.task for arm in arms)}
     policies = {arm.policy: list(MEMORIES).index(arm.memory) for arm in arms}
     return {
-        "interval": INTERVAL,
         "seeds": list(arms[0].seeds),
         "policies": sorted(policies, key=lambda name: policies[name]),
         "arms": [describe(arm) for arm in arms],
@@ -84,7 +77,7 @@ def measure_task(arms: Sequence[Arm]) -> Figures:
         "trial_length": evaluation["trial_length"],
         "players": evaluation["players"],
         "main": {
-            name: {arm.policy: estimate([of(run.evaluation, None) for run in arm.runs]) for arm in arms}
+            name: {arm.policy: {"seeds": [of(run.evaluation, None) for run in arm.runs]} for arm in arms}
             for name, of in measures.items()
         },
         "main_of_players": {
@@ -108,26 +101,10 @@ Measure = Callable[[Mapping[str, Any], str | None], float]
 
 def main_measures(evaluation: Mapping[str, Any]) -> dict[str, Measure]:
     """The figures of the setting trained in, by name, the most important first."""
-    best = next(iter(evaluation["players"]), None)
     if "windows" in evaluation:
-        measures: dict[str, Measure] = {"return in a trial": trial_return, "return in the last window": last_window}
-        number = len(evaluation["windows"][0]["return_per_window"])
-        shares = {"trial": (trial_return, 1), "last window": (last_window, number)}
-        of_trial = trial_return
-    else:
-        told = evaluation["episodes"][0]["outcomes"].get("success")
-        measures = {"success": episode_success} if told else {}
-        measures["return"] = of_trial = episode_return
-        shares = {"return": (episode_return, 1)}
-    if best is not None and of_trial(evaluation, best) > 0:
-        for name, (of, parts) in shares.items():
-            measures[f"{name}, share of {best}"] = _share(of, of_trial, best, parts)
-    return measures
-
-
-def _share(of: Measure, of_trial: Measure, best: str, parts: int) -> Measure:
-    """A part of the trial, of which there are `parts`, over the mean of what `best` reaches in one."""
-    return lambda evaluation, player: of(evaluation, player) * parts / of_trial(evaluation, best)
+        return {"return in a trial": trial_return, "return in the last window": last_window}
+    told = evaluation["episodes"][0]["outcomes"].get("success")
+    return ({"success": episode_success} if told else {}) | {"return": episode_return}
 
 
 def trial_return(evaluation: Mapping[str, Any], player: str | None) -> float:
@@ -158,16 +135,6 @@ def _means(entry: Mapping[str, Any], player: str | None) -> Mapping[str, Any]:
     return entry if player is None else entry["players"][player]
 
 
-def estimate(scores: Sequence[float]) -> Figures:
-    """A figure of each seed, and the estimate from all of them."""
-    found = interquartile_mean(scores)
-    return {**_plain(found), "min": min(scores), "max": max(scores), "seeds": list(scores)}
-
-
-def _plain(found: Estimate) -> Figures:
-    return {name: None if value is None else np.asarray(value).tolist() for name, value in found._asdict().items()}
-
-
 def learning(arms: Sequence[Arm]) -> Figures | None:
     """Learning curves, and the players' returns in a trial; None where a run has no metrics."""
     if any(not run.metrics for arm in arms for run in arm.runs):
@@ -183,7 +150,7 @@ def learning(arms: Sequence[Arm]) -> Figures | None:
         returns = np.array([binned(run, edges) for run in arm.runs])
         told = np.isfinite(returns).all(axis=0)
         if told.any():
-            curves[arm.policy] = {"env_steps": edges[1:][told], **_plain(interquartile_curve(returns[:, told]))}
+            curves[arm.policy] = {"env_steps": edges[1:][told], "seeds": returns[:, told]}
     return {"curves": curves, "references": references}
 
 
@@ -212,13 +179,12 @@ def horizons(arms: Sequence[Arm]) -> Figures:
         "window_length": window,
         "trained": evaluation["trial_length"],
         "time": window_centres(longest, window),
-        "curves": {
-            arm.policy: _plain(interquartile_curve([returns(run, lengths[-1]) for run in arm.runs])) for arm in arms
-        },
+        "curves": {arm.policy: {"seeds": [returns(run, lengths[-1]) for run in arm.runs]} for arm in arms},
         "players": {name: longest[_key(name)] for name in players},
         "lengths": lengths,
         "last_window": {
-            arm.policy: [estimate([returns(run, length)[-1] for run in arm.runs]) for length in lengths] for arm in arms
+            arm.policy: [{"seeds": [returns(run, length)[-1] for run in arm.runs]} for length in lengths]
+            for arm in arms
         },
         "last_window_of_players": {
             name: [_unrestricted(evaluation["windows"], length)[_key(name)][-1] for length in lengths]
@@ -282,7 +248,7 @@ def memory(
                 "remembers": as_trained if alike[0]["budget"] is None else f"{alike[0]['budget']} steps",
                 "state_bytes_per_env": alike[0]["state_bytes_per_env"],
                 "tokens_attended": float(np.mean([entry["tokens_attended"] for entry in alike])),
-                **estimate([score(entry) for entry in alike]),
+                "seeds": [score(entry) for entry in alike],
             }
             for alike in zip(*of_runs, strict=True)
         ]
@@ -306,7 +272,7 @@ def settings(arms: Sequence[Arm]) -> Figures:
         "names": [entry["split"] or "as trained" for entry in first],
         "policies": {
             arm.policy: [
-                estimate([score(entry) for entry in alike])
+                {"seeds": [score(entry) for entry in alike]}
                 for alike in zip(
                     *([entry for entry in run.evaluation["episodes"] if entry["budget"] is None] for run in arm.runs),
                     strict=True,
@@ -328,7 +294,7 @@ def cross_tested(result: Mapping[str, Any]) -> Figures:
         "names": names,
         "trained": {arm["label"]: arm["trained"] for arm in result["arms"]},
         "policies": {
-            label: [estimate(row[name]) if name in row else None for name in names] for label, row in policies.items()
+            label: [{"seeds": row[name]} if name in row else None for name in names] for label, row in policies.items()
         },
         "players": {player: [row.get(name) for name in names] for player, row in players.items()},
     }
@@ -346,7 +312,7 @@ def compare_published(arms: Sequence[Arm]) -> list[Figures]:
                         "policy": arm.policy,
                         "setting": figure.split or "as trained",
                         "measure": figure.measure,
-                        "ours": estimate(ours),
+                        "ours": {"seeds": ours},
                         "our_mean": float(np.mean(ours)),
                         "published": figure.value,
                         "source": figure.source,
@@ -391,23 +357,9 @@ def aggregate(tasks: Mapping[str, Sequence[Arm]]) -> Figures:
             values = [(of(run.evaluation, None) - low) / (high - low) for run in arm.runs]
             scores.setdefault(arm.policy, []).append(values)
     order = [policy for policy in scores if len(scores[policy]) == len(normalised)]
-    matrices = {policy: np.array(scores[policy]).T for policy in order}
     return {
         "tasks": normalised,
         "left_out": left_out,
         "policies_left_out": sorted({arm.policy for arms in tasks.values() for arm in arms} - set(order)),
-        "scores": matrices,
-        "interquartile_mean": {policy: _plain(interquartile_mean(matrix)) for policy, matrix in matrices.items()},
-        "profile": {
-            "thresholds": THRESHOLDS,
-            **{policy: _plain(performance_profile(matrix, THRESHOLDS)) for policy, matrix in matrices.items()},
-        },
-        "improvement": {
-            one: {
-                other: _plain(probability_of_improvement(matrices[one], matrices[other]))
-                for other in order
-                if other != one
-            }
-            for one in order
-        },
+        "scores": {policy: np.array(scores[policy]).T for policy in order},
     }

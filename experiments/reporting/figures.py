@@ -93,16 +93,16 @@ def task_pictures(found: Figures, styles: Mapping[str, Style]) -> dict[str, Pict
 
 
 def _curve(x: np.ndarray, found: Figures) -> Curve:
-    low, high = (None if found[name] is None else np.array(found[name]) for name in ("low", "high"))
+    low, high = (None if found[name] is None else np.array(found[name], float) for name in ("low", "high"))
     return Curve(x, np.array(found["value"]), low, high)
 
 
 def _costs(sizes: Sequence[Figures]) -> Curve:
     """Sizes of one memory by their cost."""
     ordered = sorted(sizes, key=lambda size: size["state_bytes_per_env"])
-    told = {name: [size[name] for size in ordered] for name in ("value", "low", "high")}
-    low, high = (None if None in told[name] else np.array(told[name]) for name in ("low", "high"))
-    return Curve(np.array([size["state_bytes_per_env"] for size in ordered]), np.array(told["value"]), low, high)
+    # None, where there is no interval, becomes NaN, which is not drawn.
+    value, low, high = (np.array([size[name] for size in ordered], float) for name in ("value", "low", "high"))
+    return Curve(np.array([size["state_bytes_per_env"] for size in ordered]), value, low, high)
 
 
 def settings_matrix(split: Figures) -> tuple[np.ndarray, str, tuple[float, float]]:

@@ -1,10 +1,41 @@
 """What `experiments.run` and `experiments.evaluate` print of an evaluation."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 COLUMN_WIDTHS = {"trial": 7, "setting": 24}
 """Of the table, in characters, where not as wide as their titles need."""
+
+
+class Scale(NamedTuple):
+    """What a figure is measured against."""
+
+    name: str
+    """In words, after "share" or "%"."""
+    low: float
+    """The figure whose share is 0."""
+    high: float
+    """The figure whose share is 1."""
+
+    def share(self, value: float) -> float | None:
+        """Where `value` is between the two; None where there is nothing between them, or a figure is not finite."""
+        way = self.high - self.low
+        return (value - self.low) / way if way > 0 and math.isfinite(value) and math.isfinite(way) else None
+
+
+def scale_of(players: Mapping[str, float]) -> Scale | None:
+    """From the memoryless player to the best, or of the best alone; None if there are no players.
+
+    Args:
+      players: a figure of each, the best player first.
+    """
+    best = next(iter(players), None)
+    if best is None:
+        return None
+    if "memoryless" in players and best != "memoryless":
+        return Scale(f"from memoryless to {best}", players["memoryless"], players[best])
+    return Scale(f"of {best}", 0.0, players[best])
 
 
 class Table:
@@ -36,10 +67,8 @@ class Table:
             "last window": f"{returns[-1]:.2f}",
             "total": f"{sum(returns):.2f}",
         }
-        if self.players:
-            best = sum(entry[f"{self.players[0]}_return_per_window"])
-            cells[f"% of {self.players[0]}"] = f"{100 * sum(returns) / best:.1f}" if best > 0 else ""
-        return cells
+        totals = {name: sum(entry[f"{name}_return_per_window"]) for name in self.players}
+        return cells | self._shares(sum(returns), totals)
 
     def _episodes(self, entry: dict[str, Any]) -> dict[str, str]:
         cells = {
@@ -48,8 +77,18 @@ class Table:
             "steps": f"{entry['length']['mean']:.1f}",
             "return": f"{entry['return']['mean']:.2f}",
         }
-        cells |= {f"of {name}": f"{entry['players'][name]['return']['mean']:.2f}" for name in self.players}
+        returns = {name: entry["players"][name]["return"]["mean"] for name in self.players}
+        cells |= {f"{name}'s return": f"{value:.2f}" for name, value in returns.items()}
+        cells |= self._shares(entry["return"]["mean"], returns)
         return cells | {name: f"{told['mean']:.2f}" if told else "" for name, told in entry["outcomes"].items()}
+
+    def _shares(self, value: float, players: dict[str, float]) -> dict[str, str]:
+        """How far a return is on the way to the best player, by the title of its column; none without players."""
+        scale = scale_of(players)
+        if scale is None:
+            return {}
+        share = scale.share(value)
+        return {f"% {scale.name}": "" if share is None else f"{100 * share:.1f}"}
 
     def _print(self, cells: Iterable[str], head: Iterable[str]) -> None:
         """Prints cells in columns as wide as their titles in `head` need."""

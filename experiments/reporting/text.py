@@ -5,10 +5,8 @@ from pathlib import Path
 
 from experiments.reporting.comparison import Figures
 from experiments.reporting.figures import settings_matrix
-from memrl.statistics import INTERVAL
+from memrl.statistics import FEWEST_SEEDS, IMPROVEMENT_INTERVAL, INTERVAL, LEVEL, PROFILE_INTERVAL
 
-ENOUGH_SEEDS = 5
-"""With fewer, the report says that its intervals are too narrow."""
 COMMANDS = 10
 """Command lines that are shown; `report.json` has all."""
 
@@ -22,6 +20,7 @@ class Page:
         self.lines: list[str] = []
         self.pictures_shown = 0
         self.single = len(figures["seeds"]) == 1
+        self.intervals = len(figures["seeds"]) >= FEWEST_SEEDS
 
     def text(self) -> str:
         """The whole report."""
@@ -46,15 +45,23 @@ class Page:
             return (
                 f"One seed only, {seeds[0]}: there are no intervals, and nothing here shows what another seed would do."
             )
+        number, named = len(seeds), ", ".join(map(str, seeds))
+        if not self.intervals:
+            return (
+                f"{number} seeds only ({named}): figures are means over them at the end of training. With fewer than "
+                f"{FEWEST_SEEDS} seeds there are no intervals."
+            )
         told = (
-            f"Figures with brackets are interquartile means over {len(seeds)} seeds ({', '.join(map(str, seeds))}) at "
-            f"the end of training; in brackets is the {INTERVAL}."
+            f"Figures are interquartile means over {number} seeds ({named}) at the end of training; in brackets is the "
+            f"{INTERVAL}."
         )
-        if len(seeds) < 4:
+        if number < 4:
             told += " Of so few seeds none is left out: it is their mean."
-        if len(seeds) < ENOUGH_SEEDS:
-            told += f" With fewer than {ENOUGH_SEEDS} seeds intervals are narrower than they should be."
-        return told
+        unseen = 1 - (1 - LEVEL) ** (1 / number)
+        return (
+            f"{told} Where all seeds agree there is none: no interval knows what no seed has shown. If all {number} do "
+            f"well, up to {unseen:.0%} of other seeds may still fail, at a confidence of {LEVEL:.0%}."
+        )
 
     def _what_was_run(self, arms: Sequence[Figures]) -> None:
         self._title(2, "What was run")
@@ -82,18 +89,27 @@ class Page:
         self._title(2, task)
         self._main(found)
         seeds = "one seed" if self.single else "the interquartile mean over seeds"
-        band = "" if self.single else f" Bands: {INTERVAL}."
-        self._picture(
-            f"{task}/learning_curves",
-            f"Return of training trials, {seeds}.{band} Lines across: what players reach in such a trial.",
-        )
+        if found["learning"] is not None:
+            bands = self._bands(found["learning"]["curves"])
+            self._picture(
+                f"{task}/learning_curves",
+                f"Return of training trials, {seeds}.{bands} Lines across: what players reach in such a trial.",
+            )
         if over := found.get("horizons"):
-            self._horizons(task, over, seeds, band)
+            self._horizons(task, over, seeds)
         self._memory(task, found["memory"])
         if split := found.get("settings"):
             self._settings(task, split)
+        if self.intervals and all(found["differences"].values()):
+            self._differences(found["differences"])
         if found["published"]:
             self._published(task, found["published"])
+
+    def _bands(self, curves: Mapping[str, Figures]) -> str:
+        """What the bands of curves are."""
+        if any(one["low"] is not None for one in curves.values()):
+            return f" Bands: {INTERVAL}, at each point by itself."
+        return " The figures of each seed were not kept, so there are no bands." if self.intervals else ""
 
     def _main(self, found: Figures) -> None:
         self._title(3, "In the setting trained in")
@@ -121,23 +137,36 @@ class Page:
         told += "" if self.single else " Least and most are over seeds."
         self._say(told + (" In italics: reference players." if found["players"] else ""))
 
-    def _horizons(self, task: str, over: Figures, seeds: str, band: str) -> None:
+    def _horizons(self, task: str, over: Figures, seeds: str) -> None:
         self._title(3, "Longer trials" if len(over["lengths"]) > 1 else "Over a trial")
         self._picture(
             f"{task}/horizons",
-            f"Return over a trial of {over['lengths'][-1]} steps with the whole past in memory, {seeds}.{band}",
+            f"Return over a trial of {over['lengths'][-1]} steps with the whole past in memory, {seeds}."
+            f"{self._bands(over['curves'])}",
         )
         if len(over["lengths"]) > 1:
             self._say(f"Return in the last {over['window_length']} steps of a trial, the whole past remembered:")
-            head = ["policy", *(f"{length} steps" for length in over["lengths"])]
-            rows = [[policy, *map(interval, row)] for policy, row in over["last_window"].items()]
-            rows += [[f"*{name}*", *map(number, row)] for name, row in over["last_window_of_players"].items()]
+            first, *_, last = over["lengths"]
+            change = [f"{last} less {first}"] if self.intervals else []
+            head = ["policy", *(f"{length} steps" for length in over["lengths"]), *change]
+            rows = [
+                [policy, *map(interval, row), *(_difference(row[-1]["from_first"]) for _ in change)]
+                for policy, row in over["last_window"].items()
+            ]
+            rows += [
+                [f"*{name}*", *map(number, row), *("" for _ in change)]
+                for name, row in over["last_window_of_players"].items()
+            ]
             self._table(head, rows)
+            if change:
+                self._say(BOLD)
 
     def _memory(self, task: str, found: Figures) -> None:
         self._title(3, "What memory costs")
+        several = any(len(sizes) > 1 for sizes in found["sizes"].values())
+        change = ["less its first line"] if several and self.intervals else []
         self._table(
-            ["policy", "remembers", "bytes of state", "tokens read per step", found["measure"]],
+            ["policy", "remembers", "bytes of state", "tokens read per step", found["measure"], *change],
             [
                 [
                     policy,
@@ -145,13 +174,15 @@ class Page:
                     f"{size['state_bytes_per_env']:,}",
                     f"{size['tokens_attended']:.1f}",
                     interval(size),
+                    *(_difference(size["from_first"]) if "from_first" in size else "" for _ in change),
                 ]
                 for policy, sizes in found["sizes"].items()
                 for size in sizes
             ],
         )
-        self._say(f"In trials of {found['horizon']} steps. Bytes are those of one environment.")
-        bars = "" if self.single else f" Bars: {INTERVAL}."
+        told = f"In trials of {found['horizon']} steps. Bytes are those of one environment."
+        self._say(f"{told} {BOLD}" if change else told)
+        bars = f" Bars: {INTERVAL}." if self.intervals else ""
         self._picture(f"{task}/memory", f"What is reached with memories of several sizes.{bars}")
 
     def _settings(self, task: str, split: Figures) -> None:
@@ -167,6 +198,24 @@ class Page:
         self._table(*rows[:1], rows[1:])
         _, label, _ = settings_matrix(split)
         self._picture(f"{task}/settings", f"{label.capitalize()} of each policy in each setting.")
+
+    def _differences(self, found: Mapping[str, Sequence[Figures]]) -> None:
+        """Every two policies, a line for each two, or each policy and the best in a figure, a line for each policy."""
+        self._title(3, "Differences")
+        best = [{row["other"] for row in rows} for rows in found.values()]
+        if any(len(others) > 1 for others in best):
+            head = ["", *found]
+            rows = [
+                [f"{same[0]['policy']} less {same[0]['other']}", *map(_difference, same)]
+                for same in zip(*found.values(), strict=True)
+            ]
+        else:
+            head = ["policy", *(f"{name}, less {rows[0]['other']}" for name, rows in found.items())]
+            by_policy = [{row["policy"]: _difference(row) for row in rows} for rows in found.values()]
+            policies = dict.fromkeys(policy for row in by_policy for policy in row)
+            rows = [[policy, *(row.get(policy, "") for row in by_policy)] for policy in policies]
+        self._table(head, rows)
+        self._say(f"{BOLD} Of all such intervals one in twenty leaves out 0 where there is no difference.")
 
     def _published(self, task: str, rows: Sequence[Figures]) -> None:
         self._title(3, "Beside published figures")
@@ -190,7 +239,7 @@ class Page:
             "Published figures are means over seeds. Learning algorithms, budgets and the choice of checkpoints are "
             "those of the papers, not ours."
         )
-        bars = "" if self.single else f" Bars: {INTERVAL}."
+        bars = f" Bars: {INTERVAL}." if self.intervals else ""
         self._picture(f"{task}/published", f"Our figures beside published ones.{bars}")
 
     def _cross_tested(self, picture: str, found: Figures) -> None:
@@ -230,12 +279,15 @@ class Page:
             ["policy", "interquartile mean of normalised scores"],
             [[policy, interval(one)] for policy, one in found["interquartile_mean"].items()],
         )
-        bars = "" if self.single else f" Bars: {INTERVAL}."
-        bands = "" if self.single else f" Bands: {INTERVAL}."
+        bars = f" Bars: {INTERVAL}." if self.intervals else ""
+        bands = f" Bands: {PROFILE_INTERVAL}." if self.intervals else ""
         self._picture("/interquartile_mean", f"Interquartile mean of normalised scores over all tasks.{bars}")
         self._picture("/performance_profile", f"Share of runs above each normalised score, over all tasks.{bands}")
         if len(found["improvement"]) > 1:
-            self._say("Probability that a run of the policy in the row is better than one of that in the column:")
+            told = f"; in brackets is the {IMPROVEMENT_INTERVAL}" if self.intervals else ""
+            self._say(
+                f"Probability that a run of the policy in the row is better than one of that in the column{told}."
+            )
             names = list(found["improvement"])
             self._table(
                 ["", *names],
@@ -282,6 +334,14 @@ class Page:
                 "",
                 f"*Figure {self.pictures_shown}.* {caption} ([SVG]({vector}))",
             ]
+
+
+BOLD = "Differences are paired by seed; bold: the interval leaves out 0."
+
+
+def _difference(found: Figures) -> str:
+    told = interval(found)
+    return f"**{told}**" if found["low"] is not None and not found["low"] <= 0 <= found["high"] else told
 
 
 def interval(found: Figures) -> str:

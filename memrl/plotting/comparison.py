@@ -24,7 +24,7 @@ FEW_POINTS = 30
 
 
 class Curve(NamedTuple):
-    """What is known at some points: arrays `[points]`; `low` and `high` are None where there is no interval."""
+    """What is known at some points: arrays `[points]`. Without intervals `low` and `high` are None, at a point NaN."""
 
     x: np.ndarray
     value: np.ndarray
@@ -124,8 +124,7 @@ def plot_costs(
                 curve, style = points[name], styles[name]
                 errors = None
                 if curve.low is not None and curve.high is not None:
-                    # An interval of percentiles may leave out the figure itself.
-                    errors = np.maximum([curve.value - curve.low, curve.high - curve.value], 0)
+                    errors = np.array([curve.value - curve.low, curve.high - curve.value])
                 line = {"color": style.color, "linestyle": style.linestyle, "linewidth": 1.2, "label": name}
                 axes.errorbar(curve.x, curve.value, errors, marker=style.marker, markersize=5, capsize=2, **line)
             axes.set_xscale(**scale)

@@ -4,11 +4,13 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
 from experiments import benchmark
 from experiments.benchmarks import environments as benchmark_environments
+from experiments.benchmarks import intervals as benchmark_intervals
 from experiments.benchmarks import memories as benchmark_memories
 from experiments.benchmarks import timing
 from experiments.benchmarks.flops import matmul_flops
@@ -189,13 +191,41 @@ def test_memories_are_compared(monkeypatch, capsys):
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[4:]] == ["`gru`", "`fct`"]
 
 
+def test_intervals_are_compared(monkeypatch, tmp_path, capsys):
+    """Percentiles over three normal seeds cover 75%, Student's t 95%: within what 200 samples vary by."""
+    small = {
+        "EXPERIMENTS": 200,
+        "TRUTH": 20_000,
+        "RESAMPLES": 200,
+        "SEEDS": (3,),
+        "SEVERAL_TASKS_SEEDS": (3,),
+        "SUCCESSES": {},
+    }
+    small["RETURNS"] = {"normal": benchmark_intervals.RETURNS["normal"]}
+    for name, value in small.items():
+        monkeypatch.setattr(benchmark_intervals, name, value)
+    found = benchmark_intervals.of_one_task(np.random.default_rng(0), 200)["normal"]
+    assert 0.65 < found["IQM, percentiles"][3]["coverage"] < 0.85
+    assert 0.9 < found["IQM, widened bootstrap (taken)"][3]["coverage"] < 0.99
+    assert found["mean, t"][3]["width"] == pytest.approx(2 * 4.303 * 0.886 / 3**0.5, rel=0.15)  # the mean s is 0.886
+
+    monkeypatch.setattr(benchmark, "EXPERIMENTS", 4)
+    assert benchmark.run(["--intervals", "--json", str(tmp_path / "intervals.json")]) == 0
+    tables = json.loads((tmp_path / "intervals.json").read_text())["intervals"]
+    printed = capsys.readouterr().out
+    assert tables.pop("experiments") == 4 and len(tables) == 5
+    for title, rows in tables.items():
+        assert title in printed and all(method in printed for row in rows.values() for method in row)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--environments", "t_mazes"], "did you mean 't_maze'"),
         (["--memories", "gruu"], "did you mean gru"),
         (["--environments"], "Name what is to be measured after --environments or --memories, or say all"),
-        (["--memories", "gru", "--environments", "bandit"], "leave out one of the two options"),
+        (["--memories", "gru", "--environments", "bandit"], "Measure one after the other"),
+        (["--intervals", "--environments", "bandit"], "leave out all but one of --environments and --intervals"),
     ],
 )
 def test_bad_input_without_a_config(arguments, sentence):

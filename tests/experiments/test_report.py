@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import scipy.stats
 from PIL import Image
 from synthetic_runs import episodes, gridworld, t_maze, windows, write_run
 from tools import main_of
@@ -12,8 +13,9 @@ from tools import main_of
 from experiments import report
 from experiments.reporting.comparison import binned
 from experiments.reporting.published import PUBLISHED, published
-from experiments.reporting.text import clock, number
+from experiments.reporting.text import clock, interval, number
 from experiments.runs.find import find_runs
+from memrl.statistics import INTERVAL
 
 SUCCESS = {"gru": 0.9, "fct": 0.6, "none": 0.25}
 """Of seed 1; a twentieth less and more for seeds 0 and 2."""
@@ -91,12 +93,13 @@ def test_the_tool_in_a_process_of_its_own(tmp_path, run_python):
     assert pictures == ["learning_curves", "published", "settings"]
     assert "One seed only, 2: there are no intervals" in text and "[0." not in text
     assert table(text, "### In the setting trained in") == [
-        ["policy", "success", "return", "return, share of oracle"],
-        ["gru", "0.95", "2.85", "0.95"],
+        ["policy", "success", "return", "return, share from memoryless to oracle"],
+        ["gru", "0.95", "2.85", "0.93"],
         ["*oracle*", "1.00", "3.00", "1.00"],
-        ["*memoryless*", "0.25", "0.75", "0.25"],
+        ["*memoryless*", "0.25", "0.75", "0.00"],
     ]
     assert numbers["tasks"]["t_maze"]["main"]["success"]["gru"]["low"] is None
+    assert "Bands" not in text and "Differences" not in text
     assert numbers["aggregate"] is None
 
 
@@ -110,35 +113,47 @@ def test_what_was_run(two_tasks):
         for memory in ("none", "gru", "fct")
     ]
     assert all(row[5] == f"{steps[row[3]]:,}" for row in rows[1:])
-    assert "over 3 seeds (0, 1, 2)" in text and "With fewer than 5 seeds" in text and "it is their mean" in text
+    assert "over 3 seeds (0, 1, 2)" in text and INTERVAL in text and "it is their mean" in text
+    assert "up to 63% of other seeds may still fail" in text  # 0.37³ is 0.05
     assert numbers["arms"][0]["commands"] == ["--seed 0", "--seed 1", "--seed 2"]
     assert "```\n--seed 0\n--seed 1\n--seed 2\n```" in text
 
 
+def around(found, value, step):
+    """Whether `found` is the interval of three seeds that are a `step` apart: theirs of Student's t, the mean ± 4.303
+    standard errors."""
+    away = scipy.stats.t.ppf(0.975, 2) * step / 3**0.5
+    assert found["value"] == pytest.approx(value)
+    assert (found["low"], found["high"]) == pytest.approx((value - away, value + away), abs=0.05 * away)
+    return interval(found)
+
+
 def test_figures_of_trials(two_tasks):
-    """Of three seeds the interquartile mean is the mean, and the widest interval goes from the least to the most."""
+    """Of three seeds the interquartile mean is the mean, with the interval of Student's t."""
     numbers, text, _ = written(two_tasks / "report")
     found = numbers["tasks"]["dark_key_to_door"]
     of_gru = {name: measure["gru"] for name, measure in found["main"].items()}
-    assert of_gru["return in a trial"] == {
-        "value": pytest.approx(35.0), "low": pytest.approx(32.5), "high": pytest.approx(37.5), "min": 32.5,
-        "max": 37.5, "seeds": [32.5, 35.0, 37.5],
-    }  # fmt: skip
+    of_trial = of_gru["return in a trial"]
+    told = around(of_trial, 35, 2.5)
+    assert (of_trial["min"], of_trial["max"], of_trial["seeds"]) == (32.5, 37.5, [32.5, 35.0, 37.5])
     assert of_gru["return in the last window"]["seeds"] == [8.5, 9.0, 9.5]
     assert of_gru["trial, share of oracle"]["value"] == pytest.approx(35 / 50)
     assert of_gru["last window, share of oracle"]["value"] == pytest.approx(9 / 10)
     rows = table(text, "### In the setting trained in")
     assert rows[0][:4] == ["policy", "return in a trial", "least to most", "return in the last window"]
-    assert rows[2][:4] == ["gru", "35.00 [32.50, 37.50]", "32.50 to 37.50", "9.00 [8.50, 9.50]"]
+    assert rows[2][:4] == ["gru", told, "32.50 to 37.50", around(of_gru["return in the last window"], 9, 0.5)]
     assert rows[5][:4] == ["*searcher*", "40.00", "", "8.00"]
 
     assert "A window has 20 steps." in text
     assert found["horizons"]["time"] == list(range(10, 200, 20))
     assert found["horizons"]["curves"]["gru"]["value"] == pytest.approx(np.arange(5.0, 15.0))
     rows = table(text, "### Longer trials")
-    assert rows[0] == ["policy", "100 steps", "200 steps"]
-    assert rows[2] == ["gru", "9.00 [8.50, 9.50]", "14.00 [13.50, 14.50]"]
-    assert rows[4] == ["*oracle*", "10.00", "10.00"]
+    assert rows[0] == ["policy", "100 steps", "200 steps", "200 less 100"]
+    cells = [
+        around(one, value, 0.5) for one, value in zip(found["horizons"]["last_window"]["gru"], (9, 14), strict=True)
+    ]
+    assert rows[2] == ["gru", *cells, "5.00"]  # by the same in each seed: nothing tells how much it varies
+    assert rows[4] == ["*oracle*", "10.00", "10.00", ""]
 
     rows = table(text, "### What memory costs")
     assert [row[:4] for row in rows[2:]] == [
@@ -146,7 +161,8 @@ def test_figures_of_trials(two_tasks):
         ["fct", "all", "12,800", "8.0"],
         ["fct", "5 steps", "320", "8.0"],
     ]
-    assert rows[4][4] == "11.00 [10.50, 11.50]"
+    assert rows[4][4:] == [around(found["memory"]["sizes"]["fct"][1], 11, 0.5), "-1.00"]
+    assert rows[3][5] == ""
 
 
 def test_figures_of_episodes(two_tasks):
@@ -157,14 +173,19 @@ def test_figures_of_episodes(two_tasks):
     rows = table(text, "### Other settings")
     assert rows[0] == ["setting", "none", "gru", "fct", "*oracle*", "*memoryless*"]
     assert [row[0] for row in rows[1:]] == ["as trained", "corridors=1", "corridors=5"]
-    assert rows[3][2:4] == ["0.70 [0.65, 0.75]", "0.40 [0.35, 0.45]"]
+    cells = [
+        around(found["settings"]["policies"][memory][2], value, 0.05) for memory, value in (("gru", 0.7), ("fct", 0.4))
+    ]
+    assert rows[3][2:4] == cells
     assert [row[1] for row in table(text, "### What memory costs")[1:]] == ["all", "all", "all", "5 steps"]
     assert found["memory"]["sizes"]["fct"][1]["value"] == pytest.approx(0.4)
 
     # The first update ended no trial; in the others seed 0 has returns 2, 3, 4, and each seed one more.
     curve = found["learning"]["curves"]["gru"]
     assert curve["env_steps"] == [2 * 8192, 3 * 8192, 4 * 8192]
-    assert (curve["value"], curve["low"], curve["high"]) == ([3, 4, 5], [2, 3, 4], [4, 5, 6])
+    assert curve["seeds"] == [[2, 3, 4], [3, 4, 5], [4, 5, 6]]
+    for point, value in enumerate((3, 4, 5)):
+        around({name: curve[name][point] for name in ("value", "low", "high")}, value, 1)
     assert found["learning"]["references"] == {"oracle": 3.0, "memoryless": 0.75}
 
 
@@ -172,8 +193,13 @@ def test_published_figures(two_tasks):
     numbers, text, _ = written(two_tasks / "report")
     rows = table(text, "### Beside published figures")[1:]
     assert {row[0] for row in rows} == {"gru", "none"}  # no paper has a full-context transformer in this task
-    assert ["gru", "as trained", "success", "0.90 [0.85, 0.95]", "0.90", "0.68"] in [row[:6] for row in rows]
-    assert ["none", "corridors=5", "success", "0.05 [0.00, 0.10]", "0.05", "0.04"] in [row[:6] for row in rows]
+    found = {(row["policy"], row["setting"]): row["ours"] for row in numbers["tasks"]["t_maze"]["published"]}
+    told = interval(found["gru", "as trained"])
+    assert told.startswith("0.90 [0.7") and told.endswith(", 1.00]")  # no more than all
+    assert ["gru", "as trained", "success", told, "0.90", "0.68"] in [row[:6] for row in rows]
+    told = interval(found["none", "corridors=5"])
+    assert told.startswith("0.05 [0.00, 0.1")  # no less than none
+    assert ["none", "corridors=5", "success", told, "0.05", "0.04"] in [row[:6] for row in rows]
     assert all(row[7] == "read off a plot" for row in rows)
     assert numbers["tasks"]["dark_key_to_door"]["published"] == []  # published for other sizes only
 
@@ -194,7 +220,7 @@ def test_over_several_tasks(two_tasks):
     assert found["profile"]["gru"]["value"][::50] == [1, pytest.approx(5 / 6), 0]  # above 0, 0.5 and 1; one is 0.5
     rows = table(text, "Probability that a run")
     assert rows[0] == ["", "none", "gru", "fct"] and rows[2] == [
-        "gru", "1.00 [1.00, 1.00]", "", "1.00 [1.00, 1.00]",
+        "gru", "1.00 [0.67, 1.00]", "", "1.00 [0.67, 1.00]",
     ]  # fmt: skip
     assert pictures == [
         "horizons-dark_key_to_door",
@@ -208,6 +234,91 @@ def test_over_several_tasks(two_tasks):
         "published-t_maze",
         "settings-t_maze",
     ]
+
+
+def test_differences(two_tasks):
+    """Every two of three policies, paired by seed; those of which the interval leaves out 0 are bold."""
+    numbers, _, _ = written(two_tasks / "report")
+    found = numbers["tasks"]["t_maze"]["differences"]
+    assert list(found) == ["success", "success, corridors=1", "success, corridors=5"]
+    pairs = [("gru", "fct"), ("gru", "none"), ("fct", "none")]
+    assert all([(row["policy"], row["other"]) for row in rows] == pairs for rows in found.values())
+    # Each seed adds as much to all of them: the differences do not vary.
+    assert [(row["value"], row["low"]) for row in found["success"]] == [
+        (pytest.approx(0.3), None), (pytest.approx(0.65), None), (pytest.approx(0.35), None),
+    ]  # fmt: skip
+    lengths = numbers["tasks"]["dark_key_to_door"]["differences"]
+    assert list(lengths)[2:] == ["return in the last window of 200 steps"]
+
+
+def test_differences_are_bold_where_their_interval_leaves_out_zero(tmp_path):
+    levels = {"gru": (0.9, 0.8, 0.85), "lstm": (0.85, 0.9, 0.8), "none": (0.3, 0.35, 0.2)}
+    for memory, of_seeds in levels.items():
+        for seed, level in enumerate(of_seeds):
+            write_run(tmp_path / f"{memory}{seed}", t_maze(memory), seed, episodes(memory, level, splits=()))
+    assert report.run([str(tmp_path)]) == 0
+    numbers, text, _ = written(tmp_path / "report")
+    rows = {row[0]: row[1] for row in table(text, "### Differences")[1:]}
+    found = {(row["policy"], row["other"]): row for row in numbers["tasks"]["t_maze"]["differences"]["success"]}
+    assert set(rows) == {f"{one} less {other}" for one, other in found} and len(rows) == 3
+    for (one, other), row in found.items():
+        differ = scipy.stats.ttest_rel(levels[one], levels[other]).pvalue < 0.05
+        assert differ == ("none" in (one, other))
+        assert rows[f"{one} less {other}"].startswith("**") == differ
+        assert (row["low"] <= 0 <= row["high"]) != differ
+
+
+def test_many_policies_are_compared_with_the_best(tmp_path):
+    levels = {"none": 0.2, "elman": 0.5, "gru": 0.6, "lstm": 0.9, "fct": 0.4, "memo": 0.3, "rmt": 0.7}
+    for memory, level in levels.items():
+        for seed in range(3):
+            evaluation = episodes(memory, level + 0.01 * seed**2 * level, splits=())
+            write_run(tmp_path / f"{memory}{seed}", t_maze(memory), seed, evaluation)
+    assert report.run([str(tmp_path)]) == 0
+    rows = table(written(tmp_path / "report")[1], "### Differences")
+    assert rows[0] == ["policy", "success, less lstm"]
+    assert {row[0] for row in rows[1:]} == levels.keys() - {"lstm"}
+    assert all(row[1].startswith("**-0.") for row in rows[1:])
+
+
+def test_two_seeds_have_no_intervals(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / f"run{seed}", t_maze(), seed, episodes(success=0.5 + 0.1 * seed))
+    assert report.run([str(tmp_path)]) == 0
+    numbers, text, _ = written(tmp_path / "report")
+    assert "2 seeds only (0, 1)" in text and "there are no intervals" in text
+    assert "[0." not in text and "Bands" not in text and "Bars" not in text and "### Differences" not in text
+    assert table(text, "### In the setting trained in")[1][:3] == ["gru", "0.55", "0.50 to 0.60"]
+    assert numbers["tasks"]["t_maze"]["main"]["success"]["gru"]["low"] is None
+
+
+@pytest.mark.parametrize("name", ["report.json", ""], ids=["file", "folder"])
+def test_a_report_is_made_again_from_its_numbers(name, two_tasks, tmp_path, capsys):
+    """Where the runs are gone: everything is as it was, and what intervals there were is made anew."""
+    old = tmp_path / "old"
+    old.mkdir()
+    numbers = json.loads((two_tasks / "report" / "report.json").read_text())
+    numbers["interval"] = "of another kind"
+    numbers["tasks"]["t_maze"]["main"]["success"]["gru"]["low"] = -7.0
+    (old / "report.json").write_text(json.dumps(numbers))
+    new = tmp_path / "new" if name else old  # elsewhere, or in its place
+    assert report.run([str(old / name), *(["--output", str(new)] if name else [])]) == 0
+    assert capsys.readouterr().out.startswith(f"18 runs in 6 arms. Written to {new}: ")
+    for path in (two_tasks / "report").iterdir():
+        assert (new / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_curves_of_which_no_seed_was_kept_have_no_bands(two_tasks, tmp_path):
+    numbers = json.loads((two_tasks / "report" / "report.json").read_text())
+    for curve in numbers["tasks"]["t_maze"]["learning"]["curves"].values():
+        del curve["seeds"]
+    (tmp_path / "report.json").write_text(json.dumps(numbers))
+    assert report.run([str(tmp_path)]) == 0
+    again, text, _ = written(tmp_path)
+    curve = again["tasks"]["t_maze"]["learning"]["curves"]["gru"]
+    assert (curve["value"], curve["low"], curve["high"]) == ([3, 4, 5], None, None)
+    text = text[text.index("## t_maze") :]
+    assert "so there are no bands. Lines across" in text and "Bands" not in text[: text.index("###", 40)]
 
 
 def test_pictures(two_tasks):
@@ -330,6 +441,13 @@ def test_numbers():
         (["runs", "--output", "file"], "file cannot be the folder of a report: File exists.\n"),
         (["runs", "--outputs", "x"], "There is no option --outputs; did you mean --output?\n"),
         (["runs", "unevaluated"], "unevaluated/run has no evaluation.json. Evaluate it: python -m experiments.eval"),
+        (
+            ["numbers/report.json"],
+            "numbers/report.json is not the report.json of a report (KeyError: 'tasks'). Make the",
+        ),
+        (["empty.json"], "empty.json is not the report.json of a report (it has no arms, no left_out, no policies, no"),
+        (["file"], "file is not the report.json of a report (JSONDecodeError: "),
+        (["runs", "numbers"], "numbers/report.json is a report: it is made again by itself. Name it alone, or name"),
         (["runs", "another"], "Arms can be compared only with the same seeds: memory=none has 0; memory=gru has 0,"),
     ],
     ids=lambda value: None if isinstance(value, str) else "_".join(value) or "nothing",
@@ -340,6 +458,10 @@ def test_bad_input(arguments, sentence, tmp_path, monkeypatch, capsys):
     write_run(tmp_path / "unevaluated" / "run", t_maze(), seed=3)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
+    (tmp_path / "numbers").mkdir()
+    kept = {"seeds": [0], "policies": [], "arms": [], "left_out": [], "matrices": [], "aggregate": None}
+    (tmp_path / "numbers" / "report.json").write_text(json.dumps(kept))
+    (tmp_path / "empty.json").write_text("{}")
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
     status, _, said = main(monkeypatch, capsys, *arguments)
