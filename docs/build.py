@@ -168,10 +168,12 @@ def environment_page(name: str, config: griffe.Class) -> str:
         docstring(environment.module.path),
         f"## Fields\n\n{field_list(config)}\n",
     ]
+    if (ROOT / f"docs/pages/environments/{name}.png").exists():  # see pictures.py
+        parts.append(f"## What it looks like\n\n![{name}]({name}.png)\n{docstring(method(environment, 'render'))}")
     if "splits" in config.members:
-        parts.append(f"## Settings to test in\n\n{docstring(f'{config.path}.splits')}")
-    if "players" in environment.members:
-        parts.append(f"## Reference players\n\n{docstring(f'{environment.path}.players')}")
+        parts.append(f"## Settings to test in\n\n{docstring(method(config, 'splits'))}")
+    if "players" in environment.all_members:
+        parts.append(f"## Reference players\n\n{docstring(method(environment, 'players'))}")
     return "\n".join(parts)
 
 
@@ -275,6 +277,12 @@ def environments() -> dict[str, griffe.Class]:
 def lineage(config: griffe.Class) -> list[griffe.Class]:
     """A config and those that it inherits from, without the contract that all have in common."""
     return [it for it in (config, *config.mro()) if it.module.path not in ("memrl.memory.base", "envs.base")]
+
+
+def method(owner: griffe.Class, name: str) -> str:
+    """The full name of a method where it is written, which may be a base."""
+    found = owner.all_members[name]
+    return found.final_target.path if found.is_alias else found.path
 
 
 # Markdown

@@ -13,6 +13,7 @@ import pytest
 
 from envs import ENVIRONMENTS
 from experiments.config import Config
+from memrl.environment import hooks
 from memrl.memory import MEMORIES
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +54,11 @@ def test_the_page_of_an_environment(site, name):
     for field in fields(ENVIRONMENTS[name]):
         assert f"{field.name}: " in page
     assert "what must be remembered" in page
+    environment, _ = ENVIRONMENTS[name]().make()
+    drawn = hooks(environment).render is not None
+    assert (site / "environments" / f"{name}.png").exists() == drawn, "docs/pictures.py draws what is missing"
+    assert ("What it looks like" in page) == drawn
+    assert ("Reference players" in page) == bool(hooks(environment).players())
 
 
 def test_papers_are_linked_and_what_the_readme_says_is_there(site):
