@@ -21,7 +21,7 @@ import griffe
 import yaml
 
 ROOT = Path(__file__).parents[1]
-RESULTS = {
+SHORT_TITLES = {
     "memo_gridworld": "The main job",
     "gridworld": "Dark Key-To-Door, compared",
     "t_maze": "Endless T-Maze, compared",
@@ -29,7 +29,7 @@ RESULTS = {
     "environments": "First runs",
     "speed": "Speed",
 }
-"""The folders of `experiments/results` that have a page, and its title in the navigation."""
+"""Titles in the navigation of folders of `experiments/results`, in its order; others follow with their own titles."""
 PUBLIC = ("memrl", "memrl.memory", "memrl.evaluation", "memrl.introspection", "memrl.plotting")
 """The packages whose public names are the reference, each before those inside it."""
 
@@ -40,7 +40,7 @@ def main() -> int:
     settings["nav"] += [
         {"Memories": ["memories/index.md", *({name: f"memories/{name}.md"} for name in memories())]},
         {"Environments": ["environments/index.md", *({name: f"environments/{name}.md"} for name in environments())]},
-        {"Results": [{title: result_navigation(name)} for name, title in RESULTS.items()]},
+        {"Results": [{title: result_navigation(name)} for name, title in results_shown().items()]},
         {"Reference": [{it: f"reference/{it}.md"} for it in PUBLIC]},
         *([{"Source": public_address()}] if public_address() else []),
     ]
@@ -87,10 +87,17 @@ def generated_pages() -> dict[str, tuple[str, str]]:
     written |= {f"environments/{name}.md": environment_page(name, config) for name, config in environments().items()}
     written |= reference_pages()
     found = {path: (text, ".") for path, text in written.items()}
-    for name in RESULTS:
+    for name in results_shown():
         folder = f"experiments/results/{name}"
         found |= {f"results/{name}/{path.name}": (path.read_text(), folder) for path in (ROOT / folder).glob("*.md")}
     return found
+
+
+def results_shown() -> dict[str, str]:
+    """The folders of `experiments/results` that say something, and their titles."""
+    texts = {path.parent.name: path.read_text() for path in sorted(ROOT.glob("experiments/results/*/README.md"))}
+    own = {name: text.splitlines()[0].removeprefix("# ") for name, text in texts.items()}
+    return {name: title for name, title in (SHORT_TITLES | own | SHORT_TITLES).items() if name in texts}
 
 
 def result_navigation(name: str) -> list:
@@ -210,7 +217,7 @@ def compared(memory: str, result: str) -> str:
             tables.append("\n\n".join([lines[0], *introductions, rows_as_columns(titles, rows)]))
     if not tables:
         return ""
-    title = f"### [{RESULTS[result]}](experiments/results/{result})"
+    title = f"### [{SHORT_TITLES[result]}](experiments/results/{result})"
     return "\n\n".join([title, report.split("\n\n")[1], *tables, ""])
 
 
@@ -369,7 +376,7 @@ def relink(text: str, origin: Path, page: Path, attached: set[Path]) -> str:
         path = (origin / target).resolve().relative_to(ROOT)
         if path == Path("README.md"):
             path, anchor = Path(anchor.removeprefix("#")) / "index.md", ""
-        elif path.is_relative_to("experiments/results") and path.parts[2:3] and path.parts[2] in RESULTS:
+        elif path.is_relative_to("experiments/results") and path.parts[2:3] and path.parts[2] in results_shown():
             path = path.relative_to("experiments")
             if len(path.parts) == 2:
                 path /= "README.md"

@@ -90,6 +90,11 @@ def test_links_to_what_is_not_in_the_site(address, linked, monkeypatch):
     assert attached == {Path("results/t_maze/settings.png")}
 
 
+def test_every_result_has_a_page(site):
+    folders = [path.parent.name for path in (ROOT / "experiments" / "results").glob("*/README.md")]
+    assert folders and all((site / "results" / name / "index.html").exists() for name in folders)
+
+
 def test_nothing_is_fetched_from_elsewhere(site):
     pages = list(site.rglob("*.html"))
     assert len(pages) > len(MEMORIES) + len(ENVIRONMENTS) + len(PAGES)
