@@ -20,7 +20,7 @@ from pathlib import Path
 import griffe
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 SHORT_TITLES = {
     "memo_gridworld": "The main job",
     "gridworld": "Dark Key-To-Door, compared",
