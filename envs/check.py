@@ -177,7 +177,7 @@ def _problems_of_the_limit(play: Callable[..., Steps], params: Any) -> Iterator[
             yield (
                 "`terminated` becomes true at max_steps_in_episode, so a policy would learn that nothing is worth "
                 "anything beyond this limit. Leave the limit to `truncated`, which gymnax 1.0 sees to where step_env "
-                "and is_terminated tell of the task alone. If the task itself ends after so many steps, let the "
+                "and is_terminated are about the task alone. If the task itself ends after so many steps, let the "
                 "environment say so: ends_at_limit = True."
             )
             return

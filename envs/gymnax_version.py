@@ -14,7 +14,7 @@ OLDEST = "1.0.1"
 def problem(package: Path) -> str | None:
     """What is wrong with the gymnax in the folder `package`; None if nothing is.
 
-    Its interface counts, for folders on the path need not tell a version.
+    Its interface counts, since a folder on the path need not have a version.
     """
     if "def is_truncated(" in (package / "environments" / "environment.py").read_text():
         return None

@@ -55,7 +55,7 @@ AHEAD = VIEW - 1 - np.arange(VIEW, dtype=np.int32)
 """How far before the agent each row of the view is."""
 
 SIZES = (7, 9, 11, 13, 17)
-"""Those of the environments that MiniGrid registers."""
+"""Sizes of the environments that MiniGrid registers."""
 
 SEEN_FLOOR, SEEN_WALL = (85, 85, 85), (170, 170, 170)
 """Colours in pictures."""

@@ -51,7 +51,7 @@ class Episodes(NamedTuple):
     """How B episodes went."""
 
     outcomes: dict[str, jax.Array]
-    """Those that the environment names, of the last step, each `[B]`."""
+    """Outcomes that the environment names, of the last step, each `[B]`."""
     total: jax.Array
     """Sum of rewards, float32 [B]."""
     length: jax.Array

@@ -30,7 +30,7 @@ from envs import base, drawing
 from envs.player import Player
 
 COLOURS = (drawing.SKY_BLUE, drawing.YELLOW, drawing.VERMILLION, drawing.PURPLE)
-"""Of the symbols in pictures, over and over."""
+"""Colours of the symbols in pictures; with more symbols they repeat."""
 
 
 @dataclass(frozen=True)

@@ -94,14 +94,14 @@ PASSIVE_ROOM, ACTIVE_ROOM, APPLE_ROOM, DOOR_ROOM = range(4)
 PLACES = np.argwhere(ROOMS == "?").astype(np.int32)
 """Where the colour may be: room, row, column."""
 STARTS = np.argwhere(ROOMS[ACTIVE_ROOM] == "s").astype(np.int32)
-"""Of the active first phase."""
+"""Cells where the active first phase may start."""
 APPLE_CELLS = np.argwhere(ROOMS[APPLE_ROOM] == "a").astype(np.int32)
 DOOR_COLUMNS = {3: (2, 5, 8), 4: (2, 4, 6, 8)}
-"""In row 1, by the number of colours."""
+"""Columns of the doors in row 1, by the number of colours."""
 VIEW = 5
 """Cells along each side of what the agent sees."""
 NEVER = 2**30
-"""A time that does not come."""
+"""A time that never comes."""
 
 
 @dataclass(frozen=True)

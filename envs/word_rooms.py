@@ -5,8 +5,8 @@ tasks of https://github.com/google-deepmind/dm_fast_mapping. There, names are bo
 the agent hears the name of an object that it comes near to, and is later asked to go to the object of a name. An
 *episode* is made of phases, each in a fresh square room with three objects:
 
-1. its *lesson*: whoever stands on an object hears its word. The phase ends one step after the last of the three words
-   was heard, or when its time is up;
+1. its *lesson*: an agent that stands on an object hears its word. The phase ends one step after the last of the three
+   words was heard, or when its time is up;
 2. any number of *distractors*: a lesson with other words, then a test of these, which is worth a little;
 3. the *final test*: the objects of the episode's first lesson, somewhere else, and the word of one of them. The first
    object stepped on is the answer, which is worth 1 if it is right. So is any test over, or when its time is up.

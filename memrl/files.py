@@ -34,7 +34,7 @@ def check_writable(folder: str | Path) -> None:
 def replacing(path: str | Path) -> Iterator[Path]:
     """A place to write a file that takes the place of `path` when the block ends, if it ends without an error.
 
-    Whoever reads `path` finds the old content or the new, never a part of it. Its folder is made if need be.
+    A reader of `path` finds the old content or the new, never a part of it. Its folder is made if need be.
 
     Raises:
       StorageError: it cannot be written.

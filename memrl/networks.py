@@ -28,14 +28,14 @@ class Inputs(struct.PyTreeNode):
 
 
 class Outputs(NamedTuple):
-    """What the policy says, float32."""
+    """Output of the policy, float32."""
 
     logits: jax.Array
     """Unnormalised log-probabilities of the actions, `[.., A]`."""
     value: jax.Array
     """Expected discounted return, `[..]`."""
     features: jax.Array | None = None
-    """What the memory says, `[.., F]`, from which both follow."""
+    """Output of the memory, `[.., F]`, from which logits and value follow."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +187,7 @@ class ActorCritic(nn.Module):
     config: NetworkConfig
     dtype: jnp.dtype = jnp.float32
     kinds: tuple[Kind, ...] = ("numbers",)
-    """Those of the observation, see `observation_kinds`."""
+    """How each array of the observation is read, see `observation_kinds`."""
     auxiliary: tuple[Auxiliary, ...] = ()
     """Losses besides those of PPO that `auxiliary_losses` computes."""
 

@@ -36,7 +36,7 @@ LEVEL = 0.95
 RESAMPLES = 2_000
 """Times that the seeds are drawn again."""
 BATCH = 500
-"""Of them at a time, which bounds the memory needed."""
+"""Resamples computed at a time, which bounds the memory needed."""
 TINY = 1e-12
 """A standard error that is nothing but the rounding of sums, of figures of size 1 or less."""
 

@@ -203,7 +203,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as JSON, in one go: whoever reads the file finds the old content or the new, never a part of it.
+    """Writes `value` as JSON, in one go: a reader of the file finds the old content or the new, never a part of it.
 
     Besides what JSON has, `value` may hold tuples, paths and NumPy or JAX arrays. NaN and infinity become null.
     """

@@ -23,7 +23,7 @@ from memrl.statistics import (
 THRESHOLDS = np.linspace(0, 1, 101)
 """Normalised scores at which a performance profile is drawn."""
 FEW_POLICIES = 6
-"""Of no more than these every two are compared; of more each with the best."""
+"""Up to so many policies every two are compared; of more, each is compared with the best."""
 MAIN = ("success", "return", "return in a trial", "return in the last window")
 """Figures of the setting trained in, as the evaluations have them; shares are made from them."""
 

@@ -25,7 +25,7 @@ class Published:
     env: str
     """Registered name of the environment."""
     settings: Mapping[str, Any]
-    """Its fields that say which setting it was learned in; the others are as by default."""
+    """Fields of the environment that say in which setting it was learned; the others have their defaults."""
     any_value: tuple[str, ...]
     """Fields whose value makes no difference to the figure, or is not published."""
     split: str | None

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 COLUMN_WIDTHS = {"trial": 7, "setting": 24}
-"""Of the table, in characters, where not as wide as their titles need."""
+"""Widths of the columns, in characters, where they are not as wide as their titles need."""
 
 
 class Scale(NamedTuple):

@@ -24,9 +24,9 @@ class Run:
     """A run and what is in its folder, read when it is asked for."""
 
     folder: Path
-    """Where it is."""
+    """Folder of the run."""
     config: Config
-    """Its settings."""
+    """Settings of the run."""
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Who is evaluated, policies and reference players, and what runs them over many trials at once."""
+"""What is evaluated, policies and reference players, and how they are run over many trials at once."""
 
 import math
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Measured(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """Who is evaluated, in `B` trials at once: a pair of pure functions, with a state of the subject's own."""
+    """What is evaluated, in `B` trials at once: a pair of pure functions, with a state of the subject's own."""
 
     begin: Callable[[jax.Array, Any], Any]
     """`begin(key, env_params) -> state`: the start of the trials. The tasks depend on the key alone."""

@@ -17,9 +17,9 @@ class Chunks(NamedTuple):
     contents: jax.Array
     """What is remembered of each step, `[B, N, C, D]`, finite."""
     summaries: jax.Array
-    """`[B, N, D]`, finite."""
+    """Summary of each chunk, `[B, N, D]`, finite."""
     numbers: jax.Array
-    """Which of all chunks they are, in order of time, int32 `[N]`; negative for those that hold nothing."""
+    """Number of each chunk in order of time, int32 `[N]`; negative for those that hold nothing."""
 
 
 TIE = 1e-4

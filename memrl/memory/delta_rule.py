@@ -62,9 +62,9 @@ class DeltaTokens(NamedTuple):
 
     projected: Projected
     write: jax.Array
-    """`β` `[T, B, H]`."""
+    """Write strength `β`, `[T, B, H]`."""
     forget: jax.Array | None
-    """`α` `[T, B, H]`; `None`: 1."""
+    """Forget gate `α`, `[T, B, H]`; `None`: 1."""
 
 
 class DeltaLayer(ConvolvedLayer):

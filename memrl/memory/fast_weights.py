@@ -103,7 +103,7 @@ class LayerState(NamedTuple):
     recent: jax.Array | None
     """The latest inputs of the convolution, `[B, convolution - 1, C]`."""
     memory: State
-    """Of the memory itself."""
+    """State of the memory itself."""
 
 
 class FastWeightMemory(Memory):

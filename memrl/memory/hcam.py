@@ -63,7 +63,7 @@ class LayerState(NamedTuple):
     """What one layer keeps. Token `i` is in slot `i % W` of the window and in row `i % ((M + 1) C)` of the contents."""
 
     window: KeysValues
-    """`[B, H, W, d]`."""
+    """Keys and values of the latest W steps, `[B, H, W, d]`."""
     contents: jax.Array
     """The `M` latest closed chunks and the open one, `[B, (M + 1) C, D]`."""
     summaries: jax.Array
@@ -78,7 +78,7 @@ class ChunkState(struct.PyTreeNode):
     first: jax.Array
     """The index at which the current episode began, int32 `[B]`."""
     layers: tuple[LayerState, ...]
-    """Per layer, what it keeps."""
+    """State of each layer."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,9 +47,9 @@ class MLSTMState(NamedTuple):
     """State of an mLSTM: everything in it is `e⁻ᵐ` of its true size."""
 
     matrix: jax.Array
-    """`C`, with `n` as its last row: `[B, H, d + 1, d]`."""
+    """Matrix `C`, with `n` as its last row: `[B, H, d + 1, d]`."""
     log_scale: jax.Array
-    """`m`, at least 0: `[B, H]`."""
+    """Logarithm `m` of the scale, at least 0: `[B, H]`."""
 
 
 class MLSTMTokens(NamedTuple):
@@ -57,9 +57,9 @@ class MLSTMTokens(NamedTuple):
 
     projected: Projected
     log_forget: jax.Array
-    """`log f` `[T, B, H]`."""
+    """Logarithm of the forget gate, `log f` `[T, B, H]`."""
     log_input: jax.Array
-    """`log i` `[T, B, H]`."""
+    """Logarithm of the input gate, `log i` `[T, B, H]`."""
 
 
 class MLSTMLayer(ConvolvedLayer):

@@ -69,7 +69,7 @@ class SHMState(struct.PyTreeNode):
     clock: jax.Array
     """Steps read so far, int32, shared."""
     matrix: jax.Array
-    """`M`, `[B, H, d, d]`."""
+    """Matrix `M`, `[B, H, d, d]`."""
 
 
 class SHMTokens(NamedTuple):
@@ -77,9 +77,9 @@ class SHMTokens(NamedTuple):
 
     projected: Projected
     theta: jax.Array
-    """`θ[l]`."""
+    """Row drawn from the table, `θ[l]`."""
     calibration: jax.Array
-    """`v_c`."""
+    """Vector `v_c` of the calibration."""
 
 
 class SHMLayer(FastWeightLayer):

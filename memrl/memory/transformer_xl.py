@@ -34,7 +34,7 @@ from memrl.memory.layers import dense, layer_norm
 from memrl.memory.window import View, WindowMemory
 
 EPSILON = 1e-5
-"""Of the layer normalisations."""
+"""Epsilon of the layer normalisations."""
 
 
 @dataclasses.dataclass(frozen=True)

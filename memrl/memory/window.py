@@ -48,9 +48,9 @@ class Spans(NamedTuple):
     first: jax.Array
     """The index at which the episode of each began, int32 `[B, S K]`."""
     number: int
-    """`S`."""
+    """Number of spans `S`."""
     steps: int
-    """`T`."""
+    """Number of new tokens `T`, without what fills up the last span."""
     window: int
     """Steps N that a token sees, itself included."""
 
