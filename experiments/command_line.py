@@ -23,7 +23,7 @@ from envs import ENVIRONMENTS
 from experiments.config import Config, look_up, nearest
 from experiments.configs import CONFIGS
 from memrl.checkpoint import CheckpointError
-from memrl.files import StorageError
+from memrl.files import FileError, StorageError
 from memrl.memory import MEMORIES
 from memrl.sharding import device_mesh
 from memrl.tracking import wandb_mode
@@ -68,7 +68,7 @@ def main(tool: Callable[[Sequence[str]], int]) -> NoReturn:
     """Runs a tool: calls it with the arguments, says what is wrong with them if that is so, exits."""
     try:
         sys.exit(tool(sys.argv[1:]))
-    except (UsageError, CheckpointError) as error:
+    except (UsageError, CheckpointError, FileError) as error:
         print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)
     except StorageError as error:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from envs import ENVIRONMENTS
 from memrl.environment import hooks
 from memrl.evaluation import EvaluationConfig
+from memrl.files import check_type
 from memrl.memory import MEMORIES, MemoryConfig
 from memrl.networks import ActorCritic, NetworkConfig, observation_kinds
 from memrl.ppo import PPOConfig
@@ -229,11 +230,10 @@ def _construct(kind: type, values: dict[str, Any], prefix: str) -> Any:
 
 def _check_type(name: str, value: Any, annotation: Any) -> None:
     """Raises ValueError if the value of a field, read from JSON, is not of its type."""
-    import typeguard
-
+    if dataclasses.is_dataclass(annotation) and isinstance(value, annotation):
+        return
     try:
-        everything = typeguard.CollectionCheckStrategy.ALL_ITEMS
-        typeguard.check_type(value, annotation, collection_check_strategy=everything)
-    except typeguard.TypeCheckError:
+        check_type(value, annotation)
+    except ValueError:
         kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
         raise ValueError(f"{name} is {value!r}: it must be of the type {kind}.") from None

@@ -24,8 +24,8 @@ import tyro
 
 from experiments import command_line
 from experiments.command_line import UsageError
-from experiments.config import load_config
 from experiments.runs.evaluation import evaluate_run
+from experiments.runs.folder import load_run
 from memrl.evaluation import EvaluationConfig
 
 
@@ -44,10 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     if not arguments:
         raise UsageError("Name the folder of a run: python -m experiments.evaluate FOLDER.")
     folder = read(arguments, EvaluationConfig()).folder
-    try:
-        config = load_config(folder)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    config = load_run(folder).config
     # Once more, now that the defaults are known.
     evaluate_run(folder, read(arguments, config.evaluation).evaluation)
     return 0

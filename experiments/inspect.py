@@ -24,8 +24,8 @@ import tyro
 
 from experiments import command_line
 from experiments.command_line import UsageError
-from experiments.config import config_to_dict, load_config, make_policy
-from experiments.runs.folder import load_params
+from experiments.config import config_to_dict, make_policy
+from experiments.runs.folder import load_params, load_run, parameter_shapes
 from memrl.environment import hooks
 from memrl.introspection import (
     PROJECTED,
@@ -88,11 +88,9 @@ def inspect_run(folder: Path, trials: int = Options.trials, seed: int = Options.
     Raises:
       CheckpointError, UsageError: there is no checkpoint to look into, or it cannot be; nothing has been changed.
     """
-    try:
-        config = load_config(folder)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    params, update = load_params(folder, config)
+    trained = load_run(folder)
+    config = trained.config
+    params, update = load_params(trained, parameter_shapes(config))
     environment, env_params = config.env.make()
     policy = make_policy(config, environment, env_params, config.memory.without_noise())
     steps = min(config.trial_length, LONGEST)

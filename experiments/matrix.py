@@ -24,7 +24,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import jax
 import numpy as np
 import tyro
 
@@ -32,13 +31,12 @@ from experiments import command_line
 from experiments.command_line import UsageError, make_output
 from experiments.config import make_policy
 from experiments.grid import read_sweep
-from experiments.reporting.matrix import draw, table
+from experiments.reporting.matrix import Matrix, draw, table
 from experiments.runs.arms import Arm, check_complete, check_seeds, group
-from experiments.runs.find import Run, find_runs, unfinished
-from experiments.runs.folder import build, first_difference, identity
+from experiments.runs.find import find_runs, unfinished
+from experiments.runs.folder import load_params, parameter_shapes
 from experiments.settings import Sweeps, check_faced, faced, made, names_of, tested
 from experiments.workers.store import load_grid
-from memrl.checkpoint import Checkpointer
 from memrl.environment import hooks
 from memrl.evaluation import (
     INTERVAL,
@@ -53,7 +51,6 @@ from memrl.evaluation import (
 )
 from memrl.files import write_text
 from memrl.memory import MemoryConfig
-from memrl.sharding import device_mesh
 from memrl.tracking import write_json
 
 
@@ -160,7 +157,7 @@ def make_columns(environments: Sequence[Any], config: EvaluationConfig) -> list[
     return columns
 
 
-def measure(arms: Sequence[Arm], columns: Sequence[Column], config: EvaluationConfig, folder: Path) -> dict[str, Any]:
+def measure(arms: Sequence[Arm], columns: Sequence[Column], config: EvaluationConfig, folder: Path) -> Matrix:
     """Plays every setting with every run; returns what is written to `matrix.json` in `folder`.
 
     Raises:
@@ -173,8 +170,7 @@ def measure(arms: Sequence[Arm], columns: Sequence[Column], config: EvaluationCo
     entries, agents = [], {}
     for arm in arms:
         own = Setting(*arm.config.env.make())
-        training = build(arm.config, device_mesh(1))
-        template = jax.eval_shape(training.initial_state, jax.random.key(0))
+        shapes = parameter_shapes(arm.config)
         own_space, own_key = faced(own), made(own)
         subjects: dict[str, tuple[Any, Any]] = {}
         for column, space in zip(columns, spaces, strict=True):
@@ -187,7 +183,7 @@ def measure(arms: Sequence[Arm], columns: Sequence[Column], config: EvaluationCo
         trained = (column.name for column in columns if column.budget is None and made(column.setting) == own_key)
         entry = {"label": arm.label, "trained": next(trained, None), "memory": arm.memory, "runs": []}
         for one in arm.runs:
-            params, update = restore(one, template)
+            params, update = load_params(one, shapes)
             runner = runner or Runner(params, config)
             runner.load(params)
             found = {}
@@ -254,15 +250,6 @@ def sized(memory: MemoryConfig, trained: int, column: Column, longest: int) -> M
         return None
     small = memory.with_capacity(room)
     return None if small == memory.with_capacity(steps) else small
-
-
-def restore(run: Run, template: Any) -> tuple[Any, int]:
-    """The parameters of a run's latest checkpoint, and the updates that made them."""
-    checkpointer = Checkpointer(run.folder / "checkpoints")
-    state, metadata = checkpointer.restore(template)
-    if differs := first_difference(metadata["identity"], identity(run.config)):
-        raise UsageError(f"{checkpointer.directory} is of another run: its {differs} is not the one in config.json.")
-    return state.params, int(state.update)
 
 
 if __name__ == "__main__":

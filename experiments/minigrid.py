@@ -24,8 +24,8 @@ from envs.minigrid_bridge import ENVIRONMENT_IDS, Policy, play_minigrid
 from envs.minigrid_memory import MiniGridMemoryConfig
 from experiments import command_line
 from experiments.command_line import UsageError
-from experiments.config import Config, config_to_dict, load_config, look_up, make_policy
-from experiments.runs.folder import load_params
+from experiments.config import Config, config_to_dict, look_up, make_policy
+from experiments.runs.folder import Run, load_params, load_run, parameter_shapes
 from memrl.evaluation import INTERVAL, EvaluationConfig, Measured, Runner, episode_means, policy_subject
 from memrl.memory.base import State
 from memrl.networks import ActorCritic, Inputs
@@ -59,12 +59,12 @@ def run(arguments: Sequence[str]) -> int:
     default = Options(tyro.MISSING)
     description = "Plays a trained policy in the real MiniGrid."
     options = command_line.parse(Options, default, [default], "experiments.minigrid", description, arguments)
+    trained = load_run(options.folder)
     try:
-        config = load_config(options.folder)
-        env_id = environment_id(config, options.env_id)
+        env_id = environment_id(trained.config, options.env_id)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    compare(options.folder, config, env_id, options.episodes, options.seed)
+    compare(trained, env_id, options.episodes, options.seed)
     return 0
 
 
@@ -88,7 +88,7 @@ def environment_id(config: Config, asked: str | None) -> str:
     )
 
 
-def compare(folder: Path, config: Config, env_id: str, num_episodes: int, seed: int) -> dict[str, Any]:
+def compare(trained: Run, env_id: str, num_episodes: int, seed: int) -> dict[str, Any]:
     """Plays in MiniGrid's environment and in ours, and writes what the module's docstring says.
 
     Returns:
@@ -97,7 +97,8 @@ def compare(folder: Path, config: Config, env_id: str, num_episodes: int, seed: 
     Raises:
       CheckpointError, UsageError: there is no checkpoint to play, or it cannot be; nothing has been changed.
     """
-    params, update = load_params(folder, config)
+    folder, config = trained.folder, trained.config
+    params, update = load_params(trained, parameter_shapes(config))
     setting = ENVIRONMENT_IDS[env_id]
     environment, env_params = setting.make()
     memory, steps = config.memory.without_noise(), int(env_params.max_steps_in_episode)

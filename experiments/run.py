@@ -22,8 +22,7 @@ import jax
 
 from experiments import command_line
 from experiments.command_line import UsageError
-from experiments.config import load_config
-from experiments.runs.folder import build, first_difference, identity, locked, make_folder
+from experiments.runs.folder import build, first_difference, identity, load_run, locked, make_folder
 from experiments.training.log import DivergedError, say
 from experiments.training.loop import train
 from experiments.training.start import examine
@@ -46,10 +45,7 @@ class Options:
 def run(arguments: Sequence[str]) -> int:
     """Trains and evaluates as the command line says; returns the exit status."""
     resumed = command_line.value_of("--resume", arguments)
-    try:
-        saved = None if resumed is None else load_config(Path(resumed))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    saved = None if resumed is None else load_run(Path(resumed)).config
     config, options = command_line.read("experiments.run", "Trains a policy.", Options(), arguments, saved)
     if saved is not None and options.output is not None:
         raise UsageError("A run that goes on does so in its own folder: leave out --output.")

@@ -24,6 +24,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from jax.experimental import multihost_utils
 
 from memrl.files import StorageError
@@ -129,25 +130,28 @@ class Checkpointer:
             self._manager.save(update, args=ocp.args.Composite(**items))
 
     def updates(self) -> list[int]:
-        """The updates that have a checkpoint on disk, in ascending order."""
-        if not self.directory.is_dir():
+        """The updates that have a checkpoint on disk, in ascending order; CheckpointError if that is no folder."""
+        if not self.directory.exists():
             return []
+        if not self.directory.is_dir():
+            raise CheckpointError(f"{self.directory} is not a folder of checkpoints: move that file away.")
         return sorted(int(folder.name) for folder in self.directory.iterdir() if folder.name.isdecimal())
 
     def latest(self) -> int | None:
         """The last update that has a checkpoint on disk; None if there is none."""
         return max(self.updates(), default=None)
 
-    def restore(self, template: Any, update: int | None = None) -> tuple[Any, dict[str, Any]]:
+    def restore(self, template: Any, update: int | None = None, part: str | None = None) -> tuple[Any, dict[str, Any]]:
         """Reads a checkpoint.
 
         Args:
           template: pytree of arrays or `jax.ShapeDtypeStruct`s, like the state that was saved. Each array is put where
             the sharding of its template says, whatever devices it came from; without one, on the first device.
           update: the checkpoint to read; None for the newest.
+          part: read this field of the state alone; `template` then is like it.
 
         Returns:
-          The state, bit for bit as it was saved, and the metadata.
+          The state, or the part of it, bit for bit as it was saved, and the metadata.
 
         Raises:
           CheckpointError: there is no such checkpoint, it has other arrays than the template, or it is damaged. No
@@ -160,23 +164,24 @@ class Checkpointer:
         if update not in updates:
             raise CheckpointError(f"There is no checkpoint of update {update} in {self.directory}, only of {updates}.")
         try:
-            return self._read(template, update)
+            return self._read(template, update, part)
         except _DamagedError as error:
-            good = [older for older in updates if older < update and self._is_good(template, older)]
+            good = [older for older in updates if older < update and self._is_good(template, older, part)]
             advice = f"remove that folder to go back to update {good[-1]}" if good else "there is no good older one"
             raise CheckpointError(
                 f"The checkpoint {self.directory / str(update)} is damaged: {error}; {advice}."
             ) from error
 
-    def _is_good(self, template: Any, update: int) -> bool:
+    def _is_good(self, template: Any, update: int, part: str | None) -> bool:
         try:
-            self._read(template, update)
+            self._read(template, update, part)
         except CheckpointError:
             return False
         return True
 
-    def _read(self, template: Any, update: int) -> tuple[Any, dict[str, Any]]:
+    def _read(self, template: Any, update: int, part: str | None) -> tuple[Any, dict[str, Any]]:
         folder = self.directory / str(update)
+        asked = {path: _type(leaf) for path, leaf in _leaves(template, part)}
         # Not through a CheckpointManager, which would take the temporary folders of a running save for left over.
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             try:
@@ -187,24 +192,58 @@ class Checkpointer:
                 raise _DamagedError("its description cannot be read") from error
             if not intact:
                 raise _DamagedError("its description has changed since it was saved")
-            differences = _differences(description["types"], {path: _type(leaf) for path, leaf in _leaves(template)})
-            if differences:
+            saved = {path: kind for path, kind in description["types"].items() if part in (None, _field(path))}
+            if differences := _differences(saved, asked):
                 raise CheckpointError(f"The checkpoint {folder} is of another model or configuration: {differences}.")
             try:
-                args = ocp.args.Composite(state=ocp.args.StandardRestore(jax.tree.map(_abstract, template)))
-                state = reader.restore(folder, args=args)["state"]
+                _check_readable(folder / "state", len(saved), part)
+                if part is None:
+                    args = ocp.args.StandardRestore(jax.tree.map(_abstract, template))
+                    state = reader.restore(folder, args=ocp.args.Composite(state=args))["state"]
+                else:
+                    item = {part: jax.tree.map(_abstract, template)}
+                    places = ocp.checkpoint_utils.construct_restore_args(item)
+                    args = ocp.args.PyTreeRestore(item, restore_args=places, partial_restore=True)
+                    state = reader.restore(folder, args=ocp.args.Composite(state=args))["state"][part]
             except Exception as error:
                 raise _DamagedError("its arrays cannot be read") from error
-        for path, leaf in _leaves(state):
+        for path, leaf in _leaves(state, part):
             if _checksum(leaf) != description["checksums"][path]:
                 raise _DamagedError(f"{path} has changed since it was saved")
         return state, description["metadata"]
 
 
-def _leaves(tree: Any) -> list[tuple[str, Any]]:
-    """The leaves of a pytree, each with its path as it is written in Python, such as `params['encoder']['bias']`."""
+def _check_readable(folder: Path, number: int, part: str | None) -> None:
+    """Raises an error if not all arrays of a state, `number` of them, can be read.
+
+    Orbax would find that out as well, but it reads them all at once, and when one fails the others print pages of
+    tracebacks ("Event loop is closed"), some of them later and from other threads.
+    """
+    base = {"driver": "ocdbt", "base": folder.as_uri()}
+    names = [
+        name.removesuffix("/.zarray")
+        for name in map(bytes.decode, tensorstore.KvStore.open(base).result().list().result())
+        if name.endswith("/.zarray") and part in (None, _field(name))
+    ]
+    for name in names:
+        array = tensorstore.open({"driver": "zarr", "kvstore": {**base, "path": f"{name}/"}}).result()
+        array.read().result()
+    if len(names) != number:
+        raise ValueError(f"There are {len(names)} arrays where {number} were saved.")
+
+
+def _field(path: str) -> str:
+    """The field of a state in which a path begins."""
+    return re.split(r"[.\[/]", path, maxsplit=1)[0]
+
+
+def _leaves(tree: Any, part: str | None = None) -> list[tuple[str, Any]]:
+    """The leaves of a pytree, each with its path as it is written in Python, such as `params['encoder']['bias']`.
+
+    `part` is the field of a state that the tree is, if it is one.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [(jax.tree_util.keystr(path).removeprefix("."), leaf) for path, leaf in leaves]
+    return [(f"{part or ''}{jax.tree_util.keystr(path)}".removeprefix("."), leaf) for path, leaf in leaves]
 
 
 def _type(leaf: Any) -> str:

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 import memrl
-from memrl.files import write_text, writing_to
+from memrl.files import FileError, parse_json, read_text, write_text, writing_to
 
 WANDB_MODES = {
     **{mode: mode for mode in ("offline", "online", "disabled", "shared")},
@@ -186,19 +186,30 @@ def wandb_mode(mode: str) -> str:
     return WANDB_MODES[mode]
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+def read_metrics(path: str | Path, needed: Iterable[str] = ()) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`, in order. A last line that was not written to its end is left out.
 
+    Args:
+      path: the file.
+      needed: what must be in every line besides `update`.
+
     Raises:
-      ValueError: another line is not JSON.
+      FileError: the file cannot be read, or another line is not one of metrics.
     """
-    lines = Path(path).read_text().split("\n")
+    remedy = "Put a good copy of it in its place, or remove it to do without."
+    lines = read_text(path, remedy).split("\n")
     metrics = []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last line break is empty or torn
         try:
-            metrics.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"Line {number} of {path} is not JSON: {line[:50]!r}.") from error
+            told = parse_json(line, dict[str, float | bool | None])
+        except ValueError:
+            told = {}
+        if type(told.get("update")) is not int:
+            told.pop("update", None)
+        if missing := [name for name in ("update", *needed) if name not in told]:
+            what = f"has no {missing[0]}" if told else "is not a line of metrics"
+            raise FileError(f"{path} is damaged: line {number}, {line[:40]!r}, {what}. {remedy}")
+        metrics.append(told)
     return metrics
 
 

@@ -68,6 +68,7 @@ def episodes(memory="gru", success=0.5, splits=("corridors=1", "corridors=5"), p
         "seed": 0,
         "num_trials": 64,
         "trial_length": 108,
+        "interval": "95%",
         "players": list(reference),
         "episodes": [
             {
@@ -97,6 +98,9 @@ def windows(memory="gru", level=4.0, horizons=(100, 200), players=True, **change
             "horizon": horizon,
             "budget": budget,
             "return_per_window": returns.tolist(),
+            "return_per_window_low": (returns - 0.5).tolist(),
+            "return_per_window_high": (returns + 0.5).tolist(),
+            "outcomes_per_window": {},
             **{f"{name}_return_per_window": [value] * number for name, value in reference.items()},
             "state_bytes_per_env": 64 * (budget or horizon),
             "tokens_attended": 8.0,
@@ -106,6 +110,7 @@ def windows(memory="gru", level=4.0, horizons=(100, 200), players=True, **change
         "seed": 0,
         "num_trials": 64,
         "trial_length": 100,
+        "interval": "95%",
         "window_length": 20,
         "players": ["oracle", "searcher"] if players else [],
         "windows": [entry(horizon, budget) for horizon in horizons for budget in BUDGETS.get(memory, (None,))],

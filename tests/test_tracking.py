@@ -101,7 +101,7 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path):
     log(tmp_path, 1, 2, 3)
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text().replace('{"update": 2', '{"upd'))
-    with pytest.raises(ValueError, match=r"^Line 2 of .*metrics\.jsonl is not JSON: "):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged: line 2, .*, is not a line of metrics\. "):
         read_metrics(path)
 
 

@@ -14,7 +14,8 @@ from experiments.config import config_to_dict
 from experiments.reporting import matrix
 from experiments.reporting.published import published
 from experiments.runs.arms import Arm
-from experiments.runs.find import Run
+from experiments.runs.folder import Run
+from memrl.evaluation import main_measure, measured
 from memrl.memory import MEMORIES
 from memrl.plotting import window_centres
 
@@ -46,7 +47,7 @@ def measure(arms: Sequence[Arm], matrices: Sequence[Mapping[str, Any]] = (), lef
 
 def describe(arm: Arm) -> Figures:
     """What was run."""
-    records = [record for run in arm.runs for record in run.environment]
+    records = [record for run in arm.runs for record in run.records]
     commits = {
         f"{record['commit'][:10]}{' +' if record['uncommitted_changes'] else ''}"
         for record in records
@@ -103,8 +104,8 @@ def main_measures(evaluation: Mapping[str, Any]) -> dict[str, Measure]:
     """The figures of the setting trained in, by name, the most important first."""
     if "windows" in evaluation:
         return {"return in a trial": trial_return, "return in the last window": last_window}
-    told = evaluation["episodes"][0]["outcomes"].get("success")
-    return ({"success": episode_success} if told else {}) | {"return": episode_return}
+    success = main_measure(evaluation["episodes"][:1]) == "success"
+    return ({"success": episode_success} if success else {}) | {"return": episode_return}
 
 
 def trial_return(evaluation: Mapping[str, Any], player: str | None) -> float:
@@ -210,15 +211,15 @@ def memory_of_windows(arms: Sequence[Arm]) -> Figures:
 def memory_of_episodes(arms: Sequence[Arm]) -> Figures:
     """What is reached in the setting trained in with each size of memory."""
     first = arms[0].runs[0].evaluation["episodes"][0]
-    success = bool(first["outcomes"].get("success"))
+    measure = main_measure([first])
 
     def entries(of: Run) -> list[Mapping[str, Any]]:
         return [entry for entry in of.evaluation["episodes"] if entry["split"] is None]
 
     def score(entry: Mapping[str, Any]) -> float:
-        return entry["outcomes"]["success"]["mean"] if success else entry["return"]["mean"]
+        return measured(entry, measure)["mean"]
 
-    return memory(arms, first["horizon"], "success" if success else "return", entries, score)
+    return memory(arms, first["horizon"], measure, entries, score)
 
 
 def memory(
@@ -259,16 +260,13 @@ def settings(arms: Sequence[Arm]) -> Figures:
     """How each arm does in each setting; the whole past is remembered."""
     evaluation = arms[0].runs[0].evaluation
     first = [entry for entry in evaluation["episodes"] if entry["budget"] is None]
-    success = all(
-        entry["outcomes"].get("success") for arm in arms for run in arm.runs for entry in run.evaluation["episodes"]
-    )
+    measure = main_measure(entry for arm in arms for run in arm.runs for entry in run.evaluation["episodes"])
 
     def score(entry: Mapping[str, Any], player: str | None = None) -> float:
-        means = _means(entry, player)
-        return means["outcomes"]["success"]["mean"] if success else means["return"]["mean"]
+        return measured(_means(entry, player), measure)["mean"]
 
     return {
-        "measure": "success" if success else "return",
+        "measure": measure,
         "names": [entry["split"] or "as trained" for entry in first],
         "policies": {
             arm.policy: [

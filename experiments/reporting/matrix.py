@@ -1,18 +1,73 @@
 """What `experiments.matrix` found: read again, and shown as a table and as colours."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from experiments.command_line import UsageError
 from experiments.runs.arms import Arm
+from memrl.evaluation import Means, main_measure, measured
+from memrl.files import read_json
 from memrl.plotting import plot_matrix
 
 
-def find_matrices(folders: Sequence[Path], arms: Sequence[Arm]) -> list[dict[str, Any]]:
+class TestedRun(TypedDict):
+    """What a run did in each setting."""
+
+    folder: str
+    """Its folder, from that of the matrix."""
+    seed: int
+    """Its seed."""
+    update: int
+    """Updates that made its parameters."""
+    settings: dict[str, Means]
+    """How it did, by the names of the settings; those that it cannot face are left out."""
+
+
+class TestedArm(TypedDict):
+    """Runs that differ in their seed alone."""
+
+    label: str
+    """What it is called."""
+    trained: str | None
+    """The setting that it was trained in, if that is among those tested."""
+    memory: str
+    """Registered name of its memory."""
+    runs: list[TestedRun]
+    """By seed."""
+
+
+class TestedSetting(TypedDict):
+    """What all are asked."""
+
+    name: str
+    """In words."""
+    trial_length: int
+    """Steps of a trial, at most."""
+    budget: float | None
+    """What the memory has room for, in trained trial lengths; None: it is not restricted."""
+
+
+class Matrix(TypedDict):
+    """What `matrix.json` holds."""
+
+    num_trials: int
+    """Trials in each setting."""
+    seed: int
+    """Of tasks and actions."""
+    interval: str
+    """What the intervals are."""
+    settings: list[TestedSetting]
+    """The columns."""
+    arms: list[TestedArm]
+    """The rows."""
+    players: dict[str, dict[str, Means]]
+    """What the reference players reach, by their names and those of the settings."""
+
+
+def find_matrices(folders: Sequence[Path], arms: Sequence[Arm]) -> list[Matrix]:
     """What `matrix.json` holds in those of `folders` that have one.
 
     Args:
@@ -20,17 +75,14 @@ def find_matrices(folders: Sequence[Path], arms: Sequence[Arm]) -> list[dict[str
       arms: all runs that are compared.
 
     Raises:
-      UsageError: one is damaged, of a run that is not compared, or of another checkpoint than the last.
+      FileError, UsageError: one is damaged, of a run that is not compared, or of another checkpoint than the last.
     """
     runs = {run.folder.resolve(): run for arm in arms for run in arm.runs}
     found = []
     for path in dict.fromkeys(folder / "matrix.json" for folder in folders if (folder / "matrix.json").is_file()):
         again = f"Test again, python -m experiments.matrix {path.parent}, or remove it."
-        try:
-            result = json.loads(path.read_text())
-            tested = [(path.parent / run["folder"], run["update"]) for arm in result["arms"] for run in arm["runs"]]
-        except (ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"{path} is not a matrix. {again}") from error
+        result: Matrix = read_json(path, Matrix, again)
+        tested = [(path.parent / run["folder"], run["update"]) for arm in result["arms"] for run in arm["runs"]]
         for folder, update in tested:
             if (run := runs.get(folder.resolve())) is None:
                 raise UsageError(f"{path} is of {folder} too, which is not among the runs compared. {again}")
@@ -40,14 +92,14 @@ def find_matrices(folders: Sequence[Path], arms: Sequence[Arm]) -> list[dict[str
     return found
 
 
-def figures(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, list[float]]], dict[str, dict[str, float]]]:
+def figures(result: Matrix) -> tuple[str, dict[str, dict[str, list[float]]], dict[str, dict[str, float]]]:
     """What is compared, success if all settings report it, else the return; its values for each seed, by policy and
     setting; and those of the reference players."""
     entries = [means for arm in result["arms"] for run in arm["runs"] for means in run["settings"].values()]
-    success = all(means["outcomes"].get("success") for means in entries)
+    measure = main_measure(entries)
 
-    def value(means: dict[str, Any]) -> float:
-        return (means["outcomes"]["success"] if success else means["return"])["mean"]
+    def value(means: Means) -> float:
+        return measured(means, measure)["mean"]
 
     policies: dict[str, dict[str, list[float]]] = {}
     for arm in result["arms"]:
@@ -59,17 +111,17 @@ def figures(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, list[float
         player: {name: value(means) for name, means in settings.items()}
         for player, settings in result["players"].items()
     }
-    return "success" if success else "return", policies, players
+    return measure, policies, players
 
 
-def all_rows(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, list[float]]]]:
+def all_rows(result: Matrix) -> tuple[str, dict[str, dict[str, list[float]]]]:
     """As `figures`, policies and then players, in brackets, together."""
     what, policies, players = figures(result)
     rows = {f"({player})": {name: [value] for name, value in row.items()} for player, row in players.items()}
     return what, policies | rows
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: Matrix) -> str:
     """The figures in Markdown: rows are what was trained, columns what is tested."""
     what, rows = all_rows(result)
     names = [setting["name"] for setting in result["settings"]]
@@ -95,7 +147,7 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(path: Path, result: dict[str, Any]) -> None:
+def draw(path: Path, result: Matrix) -> None:
     """Draws the means over seeds as colours."""
     what, rows = all_rows(result)
     names = [setting["name"] for setting in result["settings"]]

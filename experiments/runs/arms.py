@@ -8,8 +8,7 @@ from typing import Any
 
 from experiments.command_line import UsageError
 from experiments.config import REGISTRIES, Config, config_to_dict
-from experiments.runs.find import Run
-from memrl.checkpoint import Checkpointer
+from experiments.runs.folder import Run
 from memrl.memory import MEMORIES
 
 NOT_OF_AN_ARM = ("seed", "name", "tracking", "devices", "evaluation", "checkpoint_every")
@@ -87,8 +86,8 @@ def check_seeds(arms: Sequence[Arm]) -> None:
 def check_complete(arms: Sequence[Arm]) -> None:
     """UsageError if a run is not trained to its end."""
     for run in (run for arm in arms for run in arm.runs):
-        if (done := Checkpointer(run.folder / "checkpoints").latest()) != run.config.num_updates:
-            raise UsageError(incomplete(run, done or 0))
+        if (done := run.updates_done) != run.config.num_updates:
+            raise UsageError(incomplete(run, done))
 
 
 def incomplete(run: Run, done: int) -> str:

@@ -7,14 +7,21 @@ from typing import Any
 import jax
 
 from experiments.command_line import UsageError
-from experiments.config import Config, load_config, make_policy
+from experiments.config import Config, make_policy
 from experiments.reporting.table import Table, summary
-from experiments.runs.folder import load_params
+from experiments.runs.folder import Run, load_params, load_run, parameter_shapes
 from memrl.environment import hooks
-from memrl.evaluation import EvaluationConfig, Setting, evaluate, record_trial
+from memrl.evaluation import (
+    EvaluationConfig,
+    SavedEvaluation,
+    Setting,
+    evaluate,
+    record_trial,
+    returns_per_window,
+    write_evaluation,
+)
 from memrl.plotting import plot_horizons, plot_in_context, plot_splits, plot_training
 from memrl.rendering import save_gif
-from memrl.tracking import read_metrics, write_json
 
 LONGEST_ANIMATION = 500
 """Steps after which the animation of a trial stops."""
@@ -22,7 +29,7 @@ NARROWEST_ANIMATION = 260
 """Pixels; smaller pictures are enlarged, so that there is room for the caption."""
 
 
-def evaluate_run(folder: Path, evaluation: EvaluationConfig | None = None) -> dict[str, Any]:
+def evaluate_run(folder: Path, evaluation: EvaluationConfig | None = None) -> SavedEvaluation:
     """Evaluates the run in `folder` and writes what `experiments.evaluate` says.
 
     Args:
@@ -33,18 +40,20 @@ def evaluate_run(folder: Path, evaluation: EvaluationConfig | None = None) -> di
       What is written to `evaluation.json`.
 
     Raises:
-      CheckpointError, UsageError: there is no checkpoint to evaluate, or it cannot be; nothing has been changed.
+      CheckpointError, FileError, UsageError: there is no checkpoint to evaluate, or it cannot be, or the metrics are
+        damaged; nothing has been changed.
     """
-    config = load_config(folder)
-    ((result, params),) = evaluate_seeds([folder], config.evaluation if evaluation is None else evaluation)
+    run = load_run(folder)
+    run.metrics  # noqa: B018 (is read before the work, not when it is drawn)
+    ((result, params),) = evaluate_seeds([run], run.config.evaluation if evaluation is None else evaluation)
     if "windows" in result:
         print(summary(result))
-    write_json(folder / "evaluation.json", result)
-    print(f"Written to {folder}: evaluation.json, {', '.join(draw(folder, config, params, result))}")
+    write_evaluation(folder / "evaluation.json", result)
+    print(f"Written to {folder}: evaluation.json, {', '.join(draw(run, params, result))}")
     return result
 
 
-def evaluate_seeds(folders: Sequence[Path], evaluation: EvaluationConfig) -> list[tuple[dict[str, Any], Any]]:
+def evaluate_seeds(runs: Sequence[Run], evaluation: EvaluationConfig) -> list[tuple[SavedEvaluation, Any]]:
     """Evaluates runs whose configs differ in their seed alone; prints the table of the first, and writes nothing.
 
     Returns:
@@ -53,17 +62,18 @@ def evaluate_seeds(folders: Sequence[Path], evaluation: EvaluationConfig) -> lis
     Raises:
       CheckpointError, UsageError: there is no checkpoint to evaluate, or it cannot be.
     """
-    config = load_config(folders[0])
+    config = runs[0].config
     environment, env_params = config.env.make()
     if not hooks(environment).episodic:
         try:
             evaluation.window_length(config.trial_length)
         except ValueError as error:
             raise UsageError(str(error)) from error
-    loaded = [load_params(folder, load_config(folder)) for folder in folders]
-    more = f", {len(folders) - 1} more seeds after it" if len(folders) > 1 else ""
+    shapes = parameter_shapes(config)
+    loaded = [load_params(run, shapes) for run in runs]
+    more = f", {len(runs) - 1} more seeds after it" if len(runs) > 1 else ""
     print(
-        f"{folders[0]}: evaluating update {loaded[0][1]}, {evaluation.num_trials} trials for each line{more}.",
+        f"{runs[0].folder}: evaluating update {loaded[0][1]}, {evaluation.num_trials} trials for each line{more}.",
         flush=True,
     )
     results = evaluate(
@@ -81,21 +91,22 @@ def evaluate_seeds(folders: Sequence[Path], evaluation: EvaluationConfig) -> lis
     ]
 
 
-def draw(folder: Path, config: Config, params: Any, result: dict[str, Any]) -> list[str]:
+def draw(run: Run, params: Any, result: SavedEvaluation) -> list[str]:
     """Draws what `evaluate_run` found; returns the names of the files."""
+    folder, config = run.folder, run.config
     references: dict[str, float] = {}
     written = []
     if "windows" in result:
         plot_in_context(result, folder / "in_context.png")
         plot_horizons(result, folder / "horizons.png")
         written += ["in_context.png", "horizons.png"]
-        references = {name: sum(result["windows"][0][f"{name}_return_per_window"]) for name in result["players"]}
+        references = {name: sum(returns_per_window(result["windows"][0], name)) for name in result["players"]}
     if "episodes" in result:
         plot_splits(result, folder / "splits.png")
         written.append("splits.png")
         references = {name: result["episodes"][0]["players"][name]["return"]["mean"] for name in result["players"]}
-    if (metrics := folder / "metrics.jsonl").exists():
-        plot_training(read_metrics(metrics), folder / "training.png", references)
+    if run.metrics:
+        plot_training(run.metrics, folder / "training.png", references)
         written.append("training.png")
     if hooks(config.env.make()[0]).render is not None:
         animate(folder / "trial.gif", config, params, result["seed"])

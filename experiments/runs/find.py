@@ -4,76 +4,13 @@ Tools that take RUNS on their command line take the folder of a run, or any fold
 grid, or of one of its cells.
 """
 
-import dataclasses
-import json
 import os
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from experiments.command_line import UsageError
-from experiments.config import Config, load_config
-from experiments.workers.store import read_status
-from memrl.checkpoint import Checkpointer
-from memrl.tracking import read_metrics
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A run and what is in its folder, read when it is asked for."""
-
-    folder: Path
-    """Folder of the run."""
-    config: Config
-    """Settings of the run."""
-
-    @cached_property
-    def evaluation(self) -> dict[str, Any]:
-        """What `evaluation.json` holds, of the last checkpoint; see `memrl.evaluation.evaluate`.
-
-        Raises:
-          UsageError: there is none, it is not one, or it is not of the latest checkpoint.
-        """
-        path = self.folder / "evaluation.json"
-        again = f"Evaluate it: python -m experiments.evaluate {self.folder}"
-        if not path.is_file():
-            raise UsageError(f"{self.folder} has no evaluation.json. {again}")
-        try:
-            result = json.loads(path.read_text())
-            entries = [*result.get("windows", []), *result.get("episodes", [])]
-            update, _ = result["update"], [(entry["horizon"], entry["budget"]) for entry in entries]
-        except (ValueError, TypeError, KeyError, AttributeError):
-            entries = []
-        if not entries:
-            raise UsageError(f"{path} is not an evaluation. {again}")
-        latest = Checkpointer(self.folder / "checkpoints").latest()
-        if latest is not None and update != latest:
-            raise UsageError(f"{path} is of update {update} and the latest checkpoint of {latest}. {again}")
-        return result
-
-    @cached_property
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`; none if there is no such file. UsageError if it is damaged."""
-        path = self.folder / "metrics.jsonl"
-        try:
-            return read_metrics(path) if path.is_file() else []
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-
-    @cached_property
-    def environment(self) -> list[dict[str, Any]]:
-        """The records of `environment.json`; none if there is no such file. UsageError if it is damaged."""
-        path = self.folder / "environment.json"
-        try:
-            return json.loads(path.read_text()) if path.is_file() else []
-        except ValueError as error:
-            raise UsageError(f"{path} is not JSON: {error}") from error
-
-    @property
-    def seconds(self) -> float | None:
-        """How long it was trained; None if it has no metrics."""
-        return self.metrics[-1]["seconds"] if self.metrics else None
+from experiments.runs.folder import Run, load_run
+from experiments.workers.store import load_grid, read_status
 
 
 def find_runs(folders: Sequence[Path]) -> list[Run]:
@@ -96,10 +33,7 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
             raise UsageError(f"There is no run in {folder}: neither it nor a folder below it has a config.json.")
         for path in paths:
             if path.resolve() not in found and path.resolve().parent not in undone:
-                try:
-                    found[path.resolve()] = Run(path, load_config(path))
-                except ValueError as error:
-                    raise UsageError(str(error)) from error
+                found[path.resolve()] = load_run(path)
     if not found:
         raise UsageError(f"No cell is done: {'; '.join(undone.values())}.")
     return list(found.values())
@@ -116,11 +50,7 @@ def unfinished(folders: Sequence[Path]) -> dict[Path, str]:
         for grid in dict.fromkeys(run.parent.parent for run in _run_folders(folder)):
             if not (grid / "grid.json").is_file():
                 continue
-            try:
-                cells = [grid / cell["name"] for cell in json.loads((grid / "grid.json").read_text())["cells"]]
-            except (ValueError, TypeError, KeyError) as error:
-                raise UsageError(f"{grid / 'grid.json'} is not a grid: {error}") from error
-            for cell in cells:
+            for cell in (grid / cell.name for cell in load_grid(grid).cells):
                 status = read_status(cell)
                 if (cell.is_relative_to(folder) or folder.is_relative_to(cell)) and status["state"] != "done":
                     found[cell] = f"{cell.name} is {status['state']}" + (f": {why}" if (why := status["error"]) else "")

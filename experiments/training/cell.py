@@ -13,13 +13,14 @@ import jax
 from experiments.command_line import UsageError, make_mesh
 from experiments.config import Config, config_to_dict, make_policy
 from experiments.runs.evaluation import evaluate_seeds
-from experiments.runs.folder import first_difference, identity, open_files
+from experiments.runs.folder import Run, check_files, check_identity, identity, open_files
 from experiments.training.log import DivergedError, Log, Progress, say
 from experiments.training.start import examine
 from experiments.training.stop import StopRequest
 from memrl.checkpoint import Checkpointer
+from memrl.evaluation import write_evaluation
+from memrl.files import FileError
 from memrl.ppo import NUMBERS
-from memrl.tracking import write_json
 from memrl.training import SeedsTraining, Settings, make_seeds_training
 
 Programs = dict[tuple[str, int], SeedsTraining]
@@ -63,30 +64,35 @@ def train_cell(
       The signal that asked to stop, the states then saved; None if none did.
 
     Raises:
-      CheckpointError, UsageError: the latest checkpoint is damaged or of other runs; nothing has been changed.
+      CheckpointError, FileError, UsageError: what is in the folders is damaged or of other runs; nothing has been
+        changed.
       DivergedError: a loss or gradient is not finite; all checkpoints are from before that.
     """
-    folders = [folder / f"seed{config.seed}" for config in configs]
-    if not all(is_trained(*run) for run in zip(folders, configs, strict=True)):
-        stopped_by = train_seeds(folder, folders, configs, command, programs)
+    runs = [Run(folder / f"seed{config.seed}", config) for config in configs]
+    if any(run.updates_done != run.config.num_updates for run in runs):
+        stopped_by = train_seeds(folder, runs, command, programs)
         if stopped_by is not None:
             return stopped_by
-    if missing := [run for run in folders if not (run / "evaluation.json").exists()]:
+    if missing := [run for run in runs if not is_evaluated(run)]:
         for run, (result, _) in zip(missing, evaluate_seeds(missing, configs[0].evaluation), strict=True):
-            write_json(run / "evaluation.json", result)
+            write_evaluation(run.folder / "evaluation.json", result)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return None
 
 
-def is_trained(folder: Path, config: Config) -> bool:
-    """Whether the run in `folder` has its last checkpoint."""
-    return Checkpointer(folder / "checkpoints").latest() == config.num_updates
+def is_evaluated(run: Run) -> bool:
+    """Whether its evaluation is there, and can be read."""
+    try:
+        return run.evaluation["update"] == run.config.num_updates
+    except (FileError, UsageError):
+        return False
 
 
-def train_seeds(
-    folder: Path, folders: Sequence[Path], configs: Sequence[Config], command: Sequence[str], programs: Programs
-) -> signal.Signals | None:
-    """As `train_cell`, for cells that are not trained yet; does not evaluate. `folders` are those of the runs."""
+def train_seeds(folder: Path, runs: Sequence[Run], command: Sequence[str], programs: Programs) -> signal.Signals | None:
+    """As `train_cell`, for cells that are not trained yet; does not evaluate."""
+    for run in runs:
+        check_files(run)
+    configs = [run.config for run in runs]
     config = configs[0]
     mesh = make_mesh(config)
     environment, env_params = config.env.make()
@@ -109,18 +115,17 @@ def train_seeds(
             state = training.initial_state(keys, settings)
         else:
             state, metadata = checkpointer.restore(jax.eval_shape(training.initial_state, keys, settings))
-            for saved, own in zip(metadata["identities"], identities, strict=True):
-                if differs := first_difference(saved, own):
-                    raise UsageError(f"{checkpointer.directory} is of other runs: their {differs} is not the one here.")
+            for saved, own in zip(metadata["identities"], configs, strict=True):
+                check_identity(saved, own, checkpointer)
             update, seconds = int(state.update[0]), metadata["seconds"]
 
         stop = stack.enter_context(StopRequest())
         progress = Progress(config, update)
         logs = []
-        for run, own in zip(folders, configs, strict=True):
-            name = f"{folder.name}-{run.name}"
-            tracker = stack.enter_context(open_files(own, run, update, mesh, command, name))
-            logs.append(Log(own, tracker, update, seconds, None if logs else progress, together=len(configs)))
+        for run in runs:
+            name = f"{folder.name}-{run.folder.name}"
+            tracker = stack.enter_context(open_files(run.config, run.folder, update, mesh, command, name))
+            logs.append(Log(run.config, tracker, update, seconds, None if logs else progress, together=len(configs)))
 
         def flush() -> None:
             for log in logs:
@@ -142,8 +147,8 @@ def train_seeds(
         flush()
         checkpointer.save(update, state, {"seconds": logs[0].seconds, "identities": identities})
         if update >= config.num_updates:
-            for run, log, own, of_seed in zip(folders, logs, identities, by_seed(state, len(configs)), strict=True):
-                with Checkpointer(run / "checkpoints") as last:
+            for run, log, own, of_seed in zip(runs, logs, identities, by_seed(state, len(configs)), strict=True):
+                with run.checkpointer as last:
                     last.save(update, of_seed, {"seconds": log.seconds, "identity": own})
             return None
         return stop.received

@@ -9,9 +9,8 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from experiments.command_line import UsageError
 from experiments.config import Config
-from experiments.runs.folder import first_difference, identity, open_files
+from experiments.runs.folder import check_identity, identity, open_files
 from experiments.training.log import Log, Progress, say
 from experiments.training.stop import StopRequest
 from memrl.checkpoint import Checkpointer
@@ -27,7 +26,8 @@ def train(
       The signal that asked to stop, the state then saved; None if none did.
 
     Raises:
-      CheckpointError, UsageError: the latest checkpoint is damaged or of another run; nothing has been changed.
+      CheckpointError, FileError, UsageError: what is in the folder is damaged or of another run; nothing has been
+        changed.
       DivergedError: a loss or gradient is not finite; all checkpoints are from before that.
     """
     key = jax.random.key(config.seed)
@@ -37,8 +37,7 @@ def train(
         if checkpointer.latest() is not None:
             # Shapes of `initial_state` carry its shardings: every array is read to where it belongs.
             state, metadata = checkpointer.restore(jax.eval_shape(training.initial_state, key))
-            if differs := first_difference(metadata["identity"], identity(config)):
-                raise UsageError(f"{checkpointer.directory} is of another run: its {differs} is not the one here.")
+            check_identity(metadata["identity"], config, checkpointer)
             update, seconds = int(state.update), metadata["seconds"]
 
         tracker = None

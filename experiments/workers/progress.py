@@ -1,15 +1,14 @@
 """What a grid says while it is trained, and at its end."""
 
-import json
 import statistics
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.training.log import say
-from experiments.workers.store import Grid, read_status
+from experiments.workers.store import Grid, Status, read_status
+from memrl.evaluation import main_measure, measured, read_evaluation
 
 
 class Report:
@@ -18,7 +17,7 @@ class Report:
     def __init__(self, grid: Grid, folder: Path, names: Sequence[str]):
         """`names` are the cells to be trained."""
         self.folder, self.names = folder, list(names)
-        self.ended: dict[str, dict[str, Any]] = {}
+        self.ended: dict[str, Status] = {}
         self.width = max(len(cell.name) for cell in grid.cells)
         self.start, self.shown = time.monotonic(), ""
 
@@ -45,7 +44,7 @@ class Report:
             say("\r\x1b[K", end="")
 
 
-def line(folder: Path, status: dict[str, Any], width: int) -> str:
+def line(folder: Path, status: Status, width: int) -> str:
     """How a cell ended, in one line."""
     text = f"{status['state']:8}{folder.name:{width}}  {minutes(status['seconds']):>8}"
     if status["state"] == "failed":
@@ -55,22 +54,16 @@ def line(folder: Path, status: dict[str, Any], width: int) -> str:
 
 def measure(folder: Path) -> str:
     """The success of the runs of a cell, if it is reported, or their return: the mean over seeds, least and most."""
-    evaluations = [json.loads(path.read_text()) for path in sorted(folder.glob("seed*/evaluation.json"))]
-    found = [main_measure(evaluation) for evaluation in evaluations]
-    if not found:
+    evaluations = [read_evaluation(path) for path in sorted(folder.glob("seed*/evaluation.json"))]
+    if not evaluations:
         return ""
-    values = [value for _, value in found]
-    return f"{found[0][0]} {statistics.fmean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
-def main_measure(evaluation: dict[str, Any]) -> tuple[str, float]:
-    """What an evaluation found in the setting trained in: success if the environment reports it, else the return."""
-    if "windows" in evaluation:
-        return "return", sum(evaluation["windows"][0]["return_per_window"])
-    entry = evaluation["episodes"][0]
-    if entry["outcomes"].get("success"):
-        return "success", entry["outcomes"]["success"]["mean"]
-    return "return", entry["return"]["mean"]
+    if "windows" in evaluations[0]:
+        name, values = "return", [sum(evaluation["windows"][0]["return_per_window"]) for evaluation in evaluations]
+    else:
+        entries = [evaluation["episodes"][0] for evaluation in evaluations]
+        name = main_measure(entries)
+        values = [measured(entry, name)["mean"] for entry in entries]
+    return f"{name} {statistics.fmean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def minutes(seconds: float) -> str:

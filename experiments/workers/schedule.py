@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.command_line import UsageError
+from experiments.runs.folder import Run
 from experiments.training.cell import program_key
 from experiments.training.log import say
 from experiments.training.stop import StopRequest
 from experiments.workers.places import Places, Worker
 from experiments.workers.progress import Report, print_table
 from experiments.workers.store import Cell, Grid, claim, grid_lock, read_status, save_grid, write_status
+from memrl.files import FileError
 
 FAILED = 1
 """Exit status of a grid of which a cell failed."""
@@ -39,7 +42,8 @@ def execute(
       The exit status.
 
     Raises:
-      UsageError: the folder holds something else, another process works on it, or workers cannot be started.
+      FileError, UsageError: the folder holds something else, or is damaged, another process works on it, or workers
+        cannot be started.
     """
     claim(grid, folder)
     with contextlib.ExitStack() as stack:
@@ -47,7 +51,7 @@ def execute(
         places = Places(folder, lock, grid, count, cluster, job or {})
         save_grid(grid, folder)
         (folder / "stop").unlink(missing_ok=True)
-        todo = [cell for cell in grid.cells if read_status(folder / cell.name)["state"] != "done"]
+        todo = [cell for cell in grid.cells if not is_done(grid, folder, cell)]
         for cell in todo:
             (folder / cell.name / "status.json").unlink(missing_ok=True)
         places.count = max(1, min(places.count, len(todo)))
@@ -67,6 +71,19 @@ def execute(
     if "done" in states:
         say(f"To compare: python -m experiments.report {folder}")
     return FAILED if "failed" in states else 0
+
+
+def is_done(grid: Grid, folder: Path, cell: Cell) -> bool:
+    """Whether nothing is left to do for a cell. An evaluation that is gone or damaged is made again."""
+    if read_status(folder / cell.name)["state"] != "done":
+        return False
+    for config in grid.configs(cell, folder.resolve().name):
+        try:
+            Run(folder / cell.name / f"seed{config.seed}", config).evaluation  # noqa: B018 (reads it)
+        except (FileError, UsageError) as error:
+            say(f"To be evaluated again: {error}")
+            return False
+    return True
 
 
 def train_all(grid: Grid, folder: Path, todo: Sequence[Cell], places: Places, stop: StopRequest) -> None:

@@ -3,14 +3,16 @@
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
 
 from experiments.command_line import UsageError, make_output
 from experiments.config import Config, config_from_dict, config_to_dict
+from memrl.files import FileError, read_json
 from memrl.tracking import write_json
 
 
@@ -50,17 +52,33 @@ def save_grid(grid: Grid, folder: Path) -> None:
     write_json(folder / "grid.json", values)
 
 
+class SavedCell(TypedDict):
+    """A cell in `grid.json`."""
+
+    name: str
+    config: dict[str, Any]
+
+
+class SavedGrid(TypedDict):
+    """What `grid.json` holds."""
+
+    command: list[str]
+    seeds: list[int]
+    test: dict[str, list[list[str]]]
+    cells: list[SavedCell]
+
+
 def load_grid(folder: Path) -> Grid:
-    """The grid in `folder`, which `grid.json` holds; UsageError if there is none."""
+    """The grid in `folder`, which `grid.json` holds; UsageError if there is none, FileError if it is damaged."""
     file = folder / "grid.json"
-    if not file.is_file():
+    if not file.exists():
         raise UsageError(f"There is no grid in {folder}: it has no grid.json.")
+    said: SavedGrid = read_json(file, SavedGrid, "Put a good copy of it in its place.")
     try:
-        said = json.loads(file.read_text())
         cells = tuple(Cell(cell["name"], config_from_dict(cell["config"])) for cell in said["cells"])
-        return Grid(cells, tuple(said["seeds"]), said["test"], tuple(said["command"]))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UsageError(f"{file} is not a grid: {error}") from error
+        raise FileError(f"{file} is not a grid: {error}") from error
+    return Grid(cells, tuple(said["seeds"]), said["test"], tuple(said["command"]))
 
 
 def claim(grid: Grid, folder: Path) -> None:
@@ -98,14 +116,27 @@ def cell_lock(folder: Path) -> Iterator[None]:
         yield
 
 
+class Status(TypedDict):
+    """What has become of a cell, in `status.json`."""
+
+    state: Literal["waiting", "training", "stopped", "done", "failed"]
+    """In one word."""
+    seconds: float
+    """How long its worker was at it."""
+    log: str | None
+    """The file of what that said."""
+    error: str | None
+    """Why it failed, in one line."""
+
+
 def write_status(folder: Path, state: str, log: str, seconds: float = 0.0, error: str | None = None) -> None:
-    """Writes down what has become of the cell in `folder`: "training", "stopped", "done" or "failed"."""
+    """Writes down what has become of the cell in `folder`."""
     write_json(folder / "status.json", {"state": state, "seconds": seconds, "log": log, "error": error})
 
 
-def read_status(folder: Path) -> dict[str, Any]:
-    """What `write_status` wrote; the state is "waiting" if nothing has been."""
-    try:
-        return json.loads((folder / "status.json").read_text())
-    except FileNotFoundError:
+def read_status(folder: Path) -> Status:
+    """What `write_status` wrote; the state is "waiting" if nothing has been. FileError if it is damaged."""
+    file = folder / "status.json"
+    if not file.exists():
         return {"state": "waiting", "seconds": 0.0, "log": None, "error": None}
+    return read_json(file, Status, "Remove it: what is trained of this cell stays.")

@@ -7,6 +7,7 @@ import numpy as np
 
 from memrl.environment import hooks
 from memrl.evaluation.config import EvaluationConfig, Setting, memory_sizes
+from memrl.evaluation.result import EpisodesEntry, Interval, Means
 from memrl.evaluation.subjects import Measured, Runner, player_subject, policy_subject
 from memrl.memory.base import MemoryConfig, state_bytes_per_env
 from memrl.networks import ActorCritic
@@ -20,8 +21,8 @@ def evaluate_episodes(
     splits: dict[str, Setting],
     params: Sequence[Any],
     config: EvaluationConfig,
-    report: Callable[[dict[str, Any]], None],
-) -> list[list[dict[str, Any]]]:
+    report: Callable[[EpisodesEntry], None],
+) -> list[list[EpisodesEntry]]:
     """The entries of `episodes` of each policy, see `evaluate`.
 
     One program is compiled per environment and memory size, and serves all policies. There are two sizes of the
@@ -32,7 +33,7 @@ def evaluate_episodes(
     longest = memory.with_capacity(max(setting.trial_length for setting in (trained, *splits.values())))
     agents: dict[tuple[Any, MemoryConfig], Callable[[Any], Measured]] = {}
     players: dict[tuple[Any, str], Callable[[Any], Measured]] = {}
-    entries: list[list[dict[str, Any]]] = [[] for _ in params]
+    entries: list[list[EpisodesEntry]] = [[] for _ in params]
     for split, setting in {None: trained, **splits}.items():
         environment, env_params = setting
         agent = policy_subject(make_policy(memory), environment, config.num_trials)
@@ -52,7 +53,7 @@ def evaluate_episodes(
             for entries_of_one, own in zip(entries, params, strict=True):
                 run.load(own)
                 measured = agents[environment, sized](env_params)
-                entry = {
+                entry: EpisodesEntry = {
                     "split": split,
                     "horizon": setting.trial_length,
                     "budget": budget,
@@ -67,14 +68,14 @@ def evaluate_episodes(
     return entries
 
 
-def episode_means(measured: Measured, environment: Any) -> dict[str, Any]:
+def episode_means(measured: Measured, environment: Any) -> Means:
     """Means over episodes of `environment`, with intervals: `return`, `length`, and `outcomes` by name."""
 
-    def summary(values: np.ndarray) -> dict[str, float]:
+    def summary(values: np.ndarray) -> Interval:
         mean, error = float(values.mean()), float(standard_error(values))
         return {"mean": mean, "low": mean - 1.96 * error, "high": mean + 1.96 * error}
 
-    def share(values: np.ndarray) -> dict[str, float]:
+    def share(values: np.ndarray) -> Interval:
         if not np.isin(values, (0, 1)).all():  # a share of the attempts of each trial
             return summary(values)
         low, high = wilson_interval(values)

@@ -14,7 +14,7 @@ from typing import Any
 from memrl.environment import hooks
 from memrl.evaluation.config import EvaluationConfig, Setting
 from memrl.evaluation.episodes import evaluate_episodes
-from memrl.evaluation.result import INTERVAL
+from memrl.evaluation.result import INTERVAL, EpisodesEntry, Evaluation, WindowsEntry
 from memrl.evaluation.windows import evaluate_windows, in_context
 from memrl.memory.base import MemoryConfig
 from memrl.networks import ActorCritic
@@ -27,8 +27,8 @@ def evaluate(
     splits: dict[str, Setting],
     params: Sequence[Any],
     config: EvaluationConfig,
-    report: Callable[[dict[str, Any]], None] = lambda entry: None,
-) -> list[dict[str, Any]]:
+    report: Callable[[WindowsEntry | EpisodesEntry], None] = lambda entry: None,
+) -> list[Evaluation]:
     """Evaluates policies of the same shape, such as several seeds, one by one: what is compiled serves them all.
 
     The reference players of `environment.players()`, the best one first, are evaluated beside them. It runs on as many
@@ -44,15 +44,8 @@ def evaluate(
       report: called with every entry of `windows` and of `episodes` of the first policy as soon as it is there.
 
     Returns:
-      For each policy plain data for `evaluation.json`: the length of a trial, names of the players and, each only if it
-      applies,
-
-      - `windows`, for trials of a fixed length: an entry per horizon and budget (in steps, `None` where the memory is
-        not restricted) with the mean return in each window, its interval, the same of the players, and what the memory
-        cost; with it `window_length`, and `in_context` (see there);
-      - `episodes`, for episodes that end by the task, and for splits: an entry per split and budget with the mean
-        return of an episode (or trial), its length, the outcomes that the environment reports, with intervals, and the
-        same of the players. The first entries are those of the setting trained in, split `None`.
+      What was found of each policy: `windows` if trials have a fixed length, `episodes` if they end by the task and of
+      splits.
 
     Raises:
       ValueError: the windows do not divide the trial.
@@ -60,14 +53,14 @@ def evaluate(
     memory = memory.without_noise()
     environment = hooks(trained.environment)
     episodic, players = environment.episodic, environment.players()
-    common = {
+    common: Evaluation = {
         "seed": config.seed,
         "num_trials": config.num_trials,
         "trial_length": trained.trial_length,
         "interval": INTERVAL,
         "players": list(players),
     }
-    results = [dict(common) for _ in params]
+    results = [common.copy() for _ in params]
     if not episodic:
         of_each = evaluate_windows(make_policy, memory, trained, params, config, report)
         for result, windows in zip(results, of_each, strict=True):

@@ -1,12 +1,13 @@
 """Trials of a fixed number of steps, cut into windows, and lengthened."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from memrl.environment import hooks
 from memrl.evaluation.config import EvaluationConfig, Setting, memory_sizes
+from memrl.evaluation.result import InContext, WindowsEntry, returns_per_window
 from memrl.evaluation.subjects import Measured, Runner, Subject, player_subject, policy_subject
 from memrl.memory.base import MemoryConfig, state_bytes_per_env
 from memrl.networks import ActorCritic
@@ -19,8 +20,8 @@ def evaluate_windows(
     setting: Setting,
     params: Sequence[Any],
     config: EvaluationConfig,
-    report: Callable[[dict[str, Any]], None],
-) -> list[list[dict[str, Any]]]:
+    report: Callable[[WindowsEntry], None],
+) -> list[list[WindowsEntry]]:
     """The entries of `windows` of each policy, see `evaluate`.
 
     One program is compiled per memory size and serves all horizons and policies.
@@ -38,7 +39,7 @@ def evaluate_windows(
         for name, player in hooks(environment).players().items()
     }
     agents: dict[MemoryConfig, Callable[[int], Measured]] = {}
-    entries: list[list[dict[str, Any]]] = [[] for _ in params]
+    entries: list[list[WindowsEntry]] = [[] for _ in params]
     for horizon in sorted({multiple * trial for multiple in config.horizons}):
         references = {name: play(horizon) for name, play in players.items()}
         for budget, sized in memory_sizes(memory, trial, horizon, config.budgets):
@@ -69,8 +70,8 @@ def evaluate_windows(
                     "tokens_attended": float(measured.tokens.mean() / window),
                 }
                 if entries_of_one is entries[0]:
-                    report(entry)
-                entries_of_one.append(entry)
+                    report(cast(WindowsEntry, entry))
+                entries_of_one.append(cast(WindowsEntry, entry))
     return entries
 
 
@@ -83,14 +84,10 @@ def outcomes_per_window(measured: Measured) -> dict[str, list[float | None]]:
     }
 
 
-def in_context(entry: dict[str, Any], upper_bound: str | None) -> dict[str, float | None]:
-    """How much is learned within a trial, from an entry of `windows`; `None` where there is nothing to divide by.
-
-    - `last_window_over_upper_bound`: the return in the last window over the mean return per window of the best player;
-    - `last_window_over_first`: the return in the last window over that in the first.
-    """
+def in_context(entry: WindowsEntry, upper_bound: str | None) -> InContext:
+    """How much is learned within a trial, from an entry of `windows`; `upper_bound` names the best player, if any."""
     first, last = entry["return_per_window"][0], entry["return_per_window"][-1]
-    bound = np.mean(entry[f"{upper_bound}_return_per_window"]).item() if upper_bound else 0.0
+    bound = np.mean(returns_per_window(entry, upper_bound)).item() if upper_bound else 0.0
     return {
         "last_window_over_upper_bound": last / bound if bound > 0 else None,
         "last_window_over_first": last / first if first > 0 else None,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from memrl.evaluation.result import main_measure, measured
 from memrl.plotting.figure import AGENT, REFERENCES, draw, legend_above, legend_beside, mark_time
 
 
@@ -61,21 +62,20 @@ def plot_splits(evaluation: Mapping[str, Any], path: str | Path) -> Path:
     It is success, if the environment reports that, else the return. The memory is the unrestricted one.
     """
     entries = [entry for entry in evaluation["episodes"] if entry["budget"] is None]
-    success = all(entry["outcomes"].get("success") for entry in entries)
-
-    def measured(means: Mapping[str, Any]) -> Mapping[str, float]:
-        return means["outcomes"]["success"] if success else means["return"]
+    measure = main_measure(entries)
 
     height = np.arange(len(entries))[::-1]
     with draw(path, width=6.4, height=max(1.4, 0.6 + 0.3 * len(entries)), grid="x") as axes:
         for name, marker, (colour, _) in zip(evaluation["players"], cycle("|x+"), cycle(REFERENCES), strict=False):
-            values = [measured(entry["players"][name])["mean"] for entry in entries]
+            values = [measured(entry["players"][name], measure)["mean"] for entry in entries]
             axes.plot(values, height, marker, color=colour, markersize=7, label=name)
-        mean, low, high = (np.array([measured(entry)[name] for entry in entries]) for name in ("mean", "low", "high"))
+        mean, low, high = (
+            np.array([measured(entry, measure)[name] for entry in entries]) for name in ("mean", "low", "high")
+        )
         axes.errorbar(mean, height, xerr=(mean - low, high - mean), fmt="o", color=AGENT, markersize=5, label="agent")
         axes.set_yticks(height, [entry["split"] or "as trained" for entry in entries])
         axes.set_ylim(-0.6, len(entries) - 0.4)
-        axes.set_xlabel("success (share of episodes)" if success else "return per episode")
+        axes.set_xlabel("success (share of episodes)" if measure == "success" else "return per episode")
         legend_above(axes)
     return Path(path)
 

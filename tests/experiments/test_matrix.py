@@ -124,7 +124,10 @@ def test_a_report_has_it(mazes, tmp_path):
             lambda run: run.update(folder="elsewhere/seed0"),
             "elsewhere/seed0 too, which is not among the runs compared.",
         ),
-        (lambda run: run.pop("folder"), "is not a matrix. Test again, python -m experiments.matrix "),
+        (
+            lambda run: run.pop("folder"),
+            "is damaged: arms.0.runs.0.folder: field required. Test again, python -m ",
+        ),
     ],
 )
 def test_a_report_refuses_what_is_not_of_its_runs(mazes, tmp_path, change, sentence):

@@ -390,7 +390,7 @@ def test_learning_curves_are_means_over_trials(tmp_path):
     """Of those that ended since the point before: two updates, of 10 and 30 trials, for each of two points."""
     folder = write_run(tmp_path / "run", t_maze(), seed=0)
     lines = [
-        {"env_steps": 100 * (i + 1), "return": value, "trials": trials}
+        {"update": i + 1, "env_steps": 100 * (i + 1), "return": value, "trials": trials, "seconds": 1.0}
         for i, (value, trials) in enumerate([(1.0, 10.0), (5.0, 30.0), (None, 0.0), (7.0, 3.0), (None, 0.0)])
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

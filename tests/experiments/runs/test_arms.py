@@ -10,6 +10,7 @@ from synthetic_runs import UPDATES, episodes, gridworld, t_maze, windows, write_
 from experiments.command_line import UsageError
 from experiments.runs.arms import check_evaluations, check_seeds, group
 from experiments.runs.find import find_runs
+from memrl.files import FileError
 
 
 def labels(folder):
@@ -119,11 +120,11 @@ def test_contents(tmp_path):
     folder = write_run(tmp_path / "run", t_maze(), evaluation=episodes())
     (run,) = find_runs([folder])
     assert run.evaluation["num_trials"] == 64 and len(run.metrics) == UPDATES and run.seconds == 90
-    assert run.environment[0]["commit"] == "0123456789abcdef"
+    assert run.records[0]["commit"] == "0123456789abcdef"
     for name in ("metrics.jsonl", "environment.json"):
         (folder / name).unlink()
     (run,) = find_runs([folder])
-    assert (run.metrics, run.environment, run.seconds) == ([], [], None)
+    assert (run.metrics, run.records, run.seconds) == ([], [], None)
 
 
 def test_damaged_contents(tmp_path):
@@ -131,10 +132,10 @@ def test_damaged_contents(tmp_path):
     for name in ("metrics.jsonl", "environment.json"):
         (folder / name).write_text("[\n")
     (run,) = find_runs([folder])
-    with pytest.raises(UsageError, match=r"Line 1 of .*metrics.jsonl is not JSON"):
+    with pytest.raises(FileError, match=r"metrics.jsonl is damaged: line 1, .* is not a line of metrics"):
         _ = run.metrics
-    with pytest.raises(UsageError, match=r"environment.json is not JSON"):
-        _ = run.environment
+    with pytest.raises(FileError, match=r"environment.json is damaged: invalid JSON"):
+        _ = run.records
 
 
 # What cannot be compared
@@ -150,7 +151,7 @@ def test_other_seeds(tmp_path):
 
 def refused(tmp_path):
     """What is said about the evaluations of the runs below `tmp_path`; the path itself left out."""
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises((FileError, UsageError)) as caught:
         check_evaluations(group(find_runs([tmp_path])))
     assert re.search(r"experiments\.(evaluate|run --resume) ", str(caught.value))  # what to do
     return str(caught.value).replace(f"{tmp_path}/", "")
@@ -163,8 +164,8 @@ def test_no_evaluation_or_none_of_the_end(tmp_path):
     path = folder / "evaluation.json"
     for text in ("{", "[]", '{"update": 4}', '{"windows": [{}], "update": 4}'):
         path.write_text(text)
-        assert refused(tmp_path).startswith("b/evaluation.json is not an evaluation. ")
-    path.write_text(json.dumps({**episodes(), "update": UPDATES - 1}))
+        assert refused(tmp_path).startswith("b/evaluation.json is damaged: ")
+    path.write_text(json.dumps({**episodes(), "config": "gru_t_maze", "update": UPDATES - 1}))
     assert refused(tmp_path).startswith("b/evaluation.json is of update 3 and the latest checkpoint of 4. ")
     (folder / "checkpoints" / str(UPDATES)).rename(folder / "checkpoints" / str(UPDATES - 1))
     assert refused(tmp_path).startswith("b is not complete: 3 of 4 updates are done. ")
