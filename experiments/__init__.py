@@ -5,18 +5,19 @@ devices on two cores train 1.7 times faster than one. JAX_NUM_CPU_DEVICES and XL
 settled here, before JAX is imported: importing gymnax starts JAX's devices.
 """
 
+import importlib.util
 import os
+import signal
 import sys
+from pathlib import Path
 from types import TracebackType
 
-if "jax" not in sys.modules and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))
+from experiments.cores import usable_cores
 
 
 def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What is left uncaught; that gymnax cannot be used is answered in a sentence, wherever it is imported first."""
-    if isinstance(error, ImportError) and error.name == "gymnax":
+    """What is left uncaught; that a package cannot be used is answered in a sentence, wherever it is imported first."""
+    if isinstance(error, ImportError) and error.name in ("gymnax", "envs", "memrl"):
         print(error, file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
@@ -24,3 +25,21 @@ def _say(kind: type[BaseException], error: BaseException, trace: TracebackType |
 
 if sys.argv[:1] == ["-m"]:  # imported for `python -m experiments.NAME`, and not by somebody's program
     sys.excepthook = _say
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        # Ctrl-C ends a tool at once, in whatever it is, by the signal itself: a KeyboardInterrupt would show as a
+        # traceback of imports, and be lost where it is raised in a callback. Training takes it as a request to stop.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+for _name in ("envs", "memrl"):
+    _spec = importlib.util.find_spec(_name)
+    _found = [Path(place).resolve() for place in _spec.submodule_search_locations or [_spec.origin]] if _spec else []
+    if _found and Path(__file__).resolve().parents[1] / _name not in _found:
+        raise ImportError(
+            f"{_found[0]} takes the place of the package {_name} that these tools need: start them in another folder, "
+            "or with python -P, which does not look for packages in the current one.",
+            name=_name,
+        )
+
+if "jax" not in sys.modules and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(usable_cores()))
+    os.environ.setdefault("NPROC", str(usable_cores()))  # threads that XLA's devices share

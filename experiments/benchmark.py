@@ -48,6 +48,7 @@ from experiments.benchmarks.timing import measure, prepare
 from experiments.command_line import UsageError
 from experiments.config import Config, config_to_dict, look_up, make_policy
 from experiments.runs.folder import build
+from memrl.files import check_writable
 from memrl.memory import MEMORIES, MemoryConfig, state_bytes_per_env
 from memrl.ppo import learn, trajectory_advantage
 from memrl.rollout import ActorState, Trajectory, rollout
@@ -121,6 +122,8 @@ def check(options: Options) -> None:
             raise UsageError(f"{name} is {getattr(options, name)}: it must be at least 1.")
     if options.json is not None and not options.json.parent.is_dir():
         raise UsageError(f"{options.json} cannot be written: there is no folder {options.json.parent}.")
+    if options.json is not None:
+        check_writable(options.json.parent)
 
 
 def run_without_config(arguments: Sequence[str]) -> int:

@@ -22,8 +22,9 @@ import envs
 from envs import ENVIRONMENTS
 from experiments.config import Config, look_up, nearest
 from experiments.configs import CONFIGS
+from experiments.terminal import drop_output
 from memrl.checkpoint import CheckpointError
-from memrl.files import FileError, StorageError
+from memrl.files import FileError, StorageError, check_writable
 from memrl.memory import MEMORIES
 from memrl.sharding import device_mesh
 from memrl.tracking import wandb_mode
@@ -67,16 +68,28 @@ class Command(Generic[Options]):
 def main(tool: Callable[[Sequence[str]], int]) -> NoReturn:
     """Runs a tool: calls it with the arguments, says what is wrong with them if that is so, exits."""
     try:
-        sys.exit(tool(sys.argv[1:]))
+        try:
+            status: Any = tool(sys.argv[1:])
+        except SystemExit as stop:  # after --help or --list
+            status = stop.code
+        print(end="", flush=True)
     except (UsageError, CheckpointError, FileError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        status = _complain(str(error), BAD_INPUT)
     except StorageError as error:
-        print(f"{error} What is there is as it was: make room, or write elsewhere, and try again.", file=sys.stderr)
-        sys.exit(FAILED)
+        status = _complain(f"{error} What is there is as it was; make room, or use a folder that can be.", FAILED)
+    except BrokenPipeError:  # what is printed goes to a program that has read enough of it
+        drop_output()
+        status = 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        status = _complain("Interrupted.", 128 + signal.SIGINT)
+    sys.exit(status)
+
+
+def _complain(text: str, status: int) -> int:
+    """Says why a tool ends, if anybody can read it; returns the exit status."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+    return status
 
 
 def value_of(option: str, arguments: Sequence[str]) -> str | None:
@@ -115,7 +128,7 @@ def read(
         print("\n".join(f"{name:{width}}  {preset.summary}" for name, preset in CONFIGS.items()))
         sys.exit(0)
     try:
-        default = Command(Selection(), options, config or _select(arguments))
+        default = Command(Selection(), options, config or _select(arguments, options))
         description = f"{description} The values below are those of {default.config.name}."
         parts = (default.selection, default.options, default.config)
         command = parse(Command[type(options)], default, parts, program, description, arguments)
@@ -129,10 +142,16 @@ def read(
     return chosen, command.options
 
 
-def _select(arguments: Sequence[str]) -> Config:
-    """The config that the arguments name, with the memory and environment that they name."""
+def _select(arguments: Sequence[str], options: Any) -> Config:
+    """The config that the arguments name, with the memory and environment that they name. `options` are the tool's."""
     name, memory, env = (value_of(option, arguments) for option in ("--config", "--memory", "--env"))
     if name is None:
+        parts = (Selection(), options, next(iter(CONFIGS.values())).config)
+        for argument in arguments:
+            # What has a dot in it is of a memory or an environment, and they are not known yet.
+            said = argument.partition("=")[0].replace("_", "-")
+            if said.startswith("--") and "." not in said and said not in {"--help", *_names(parts)}:
+                raise UsageError(_unknown(argument, parts))
         if not {"-h", "--help"} & set(arguments):
             raise UsageError(f"Choose a config with --config: {', '.join(CONFIGS)}.")
         name = next(iter(CONFIGS))
@@ -229,20 +248,24 @@ def _sentence(box: str) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def _unknown(argument: str, parts: Sequence[Any]) -> str:
-    """What to say about an argument that is not known. `parts` as for `parse`."""
+def _names(parts: Sequence[Any]) -> Iterator[str]:
+    """The options of some dataclasses. `parts` as for `parse`."""
 
     def names(value: Any, prefix: str) -> Iterator[str]:
         for field in dataclasses.fields(value):
-            inner = getattr(value, field.name)
-            name = prefix + field.name.replace("_", "-")
+            inner, name = getattr(value, field.name), prefix + field.name.replace("_", "-")
             yield from names(inner, f"{name}.") if dataclasses.is_dataclass(inner) else [name]
 
+    for part in parts:
+        yield from names(part, "--")
+
+
+def _unknown(argument: str, parts: Sequence[Any]) -> str:
+    """What to say about an argument that is not known. `parts` as for `parse`."""
     if not argument.startswith("--"):
         return f"There is an argument too many: {argument}."
     name = argument.partition("=")[0]
-    known = itertools.chain.from_iterable(names(part, "--") for part in parts)
-    return f"There is no option {name}; did you mean {nearest(name.replace('_', '-'), known)}?"
+    return f"There is no option {name}; did you mean {nearest(name.replace('_', '-'), _names(parts))}?"
 
 
 def sentence(error: BaseException) -> str:
@@ -262,7 +285,10 @@ def make_output(folder: Path, what: str) -> bool:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_writable(folder)
         return any(folder.iterdir())
+    except StorageError as error:
+        raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"{folder} cannot be the folder of {what}: {error.strerror}.") from error
 

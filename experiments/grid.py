@@ -66,8 +66,8 @@ from experiments.config import Config, look_up, nearest
 from experiments.runs.arms import NOT_OF_AN_ARM
 from experiments.runs.folder import build
 from experiments.settings import Sweeps, check_faced, names_of, tested
+from experiments.terminal import say
 from experiments.training.cell import program_key
-from experiments.training.log import say
 from experiments.workers.schedule import execute
 from experiments.workers.store import Cell, Grid, load_grid
 from memrl.evaluation import Setting

@@ -26,7 +26,9 @@ from experiments import command_line
 from experiments.command_line import UsageError
 from experiments.config import config_to_dict, make_policy
 from experiments.runs.folder import load_params, load_run, parameter_shapes
+from experiments.terminal import say
 from memrl.environment import hooks
+from memrl.files import check_writable
 from memrl.introspection import (
     PROJECTED,
     TRAINING_SHARE,
@@ -90,6 +92,7 @@ def inspect_run(folder: Path, trials: int = Options.trials, seed: int = Options.
     """
     trained = load_run(folder)
     config = trained.config
+    check_writable(folder)
     params, update = load_params(trained, parameter_shapes(config))
     environment, env_params = config.env.make()
     policy = make_policy(config, environment, env_params, config.memory.without_noise())
@@ -97,7 +100,7 @@ def inspect_run(folder: Path, trials: int = Options.trials, seed: int = Options.
     values = config_to_dict(config)
     memory = values["memory"]["name"]
     inside = folder / "inside"
-    print(f"{folder}: looking into update {update}, {steps} steps of a trial.", flush=True)
+    say(f"{folder}: looking into update {update}, {steps} steps of a trial.")
 
     trace_key, samples_key = jax.random.split(jax.random.key(seed))
     trace = trace_trial(policy, environment, env_params, params, steps, trace_key)
@@ -111,13 +114,13 @@ def inspect_run(folder: Path, trials: int = Options.trials, seed: int = Options.
         "gates": {name: float(gate.openness.mean()) for name, gate in trace.gates.items()},
     }
     if trace.shown:
-        print(f"Probing {trials} trials ...", flush=True)
+        say(f"Probing {trials} trials ...")
         result["probe"], names = probe_run(inside, policy, environment, env_params, params, steps, trials, samples_key)
         written += names
     else:
-        print(f"There is no probe: {values['env']['name']} does not say what its agents must remember.")
+        say(f"There is no probe: {values['env']['name']} does not say what its agents must remember.")
     write_json(inside / "inside.json", result)
-    print(f"Written to {inside}: {', '.join([*written, 'inside.json'])}")
+    say(f"Written to {inside}: {', '.join([*written, 'inside.json'])}")
     return result
 
 
@@ -133,15 +136,15 @@ def draw_trial(inside: Path, memory: str, environment: Any, env_params: Any, tra
         written += plotting_memory.plot_attention(maps, events, inside / "attention")
         figures.append(plotting_memory.attention_figure)
     else:
-        print(f"There is no picture of attention: {memory} attends to nothing of the past.")
+        say(f"There is no picture of attention: {memory} attends to nothing of the past.")
     if trace.gates:
         written += plotting_memory.plot_gates(trace.gates, events, inside / "gates")
     else:
-        print(f"There is no picture of gates: {memory} shows none.")
+        say(f"There is no picture of gates: {memory} shows none.")
     if not maps and not trace.gates:
-        print("There is no memory.gif: there is nothing to see inside.")
+        say("There is no memory.gif: there is nothing to see inside.")
     elif hooks(environment).render is None:
-        print("There is no memory.gif: the environment cannot be drawn.")
+        say("There is no memory.gif: the environment cannot be drawn.")
     else:
         until = min(steps, LONGEST_VIDEO)
         first = plotting_memory.Events(
@@ -208,9 +211,9 @@ def probe_run(
         "facts": probes,
     }
     if missing := [fact for fact in found if fact not in probes]:
-        print(f"Not probed, since it was shown too seldom or is always the same: {', '.join(missing)}.")
+        say(f"Not probed, since it was shown too seldom or is always the same: {', '.join(missing)}.")
     for fact, result in probes.items():
-        print(summary(fact, result))
+        say(summary(fact, result))
     if not probes:
         return record, []
     return record, [file.name for file in plotting_memory.plot_probe(probes, inside / "probe")]

@@ -36,6 +36,7 @@ from experiments.runs.arms import Arm, check_complete, check_seeds, group
 from experiments.runs.find import find_runs, unfinished
 from experiments.runs.folder import load_params, parameter_shapes
 from experiments.settings import Sweeps, check_faced, faced, made, names_of, tested
+from experiments.terminal import say
 from experiments.workers.store import load_grid
 from memrl.environment import hooks
 from memrl.evaluation import (
@@ -95,7 +96,7 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError("Name the folder of a grid: python -m experiments.matrix GRID.")
     arms = group(find_runs(options.folders))
     for cell in unfinished(options.folders).values():
-        print(f"Left out: {cell}")
+        say(f"Left out: {cell}")
     check_seeds(arms)
     check_complete(arms)
     tests = read_tests(options)
@@ -121,7 +122,7 @@ def run(arguments: Sequence[str]) -> int:
     text = table(result)
     write_text(folder / "matrix.md", text)
     draw(folder / "matrix.png", result)
-    print(f"\n{text}\nWritten to {folder}: matrix.json, matrix.md, matrix.png, matrix.svg")
+    say(f"\n{text}\nWritten to {folder}: matrix.json, matrix.md, matrix.png, matrix.svg")
     return 0
 
 
@@ -194,7 +195,7 @@ def measure(arms: Sequence[Arm], columns: Sequence[Column], config: EvaluationCo
                 if subject not in programs:
                     programs[subject] = runner.episodes(policy_subject(policy, environment, config.num_trials))
                 found[column.name] = episode_means(programs[subject](column.setting.env_params), environment)
-            print(f"{one.folder}: tested in {len(found)} settings.", flush=True)
+            say(f"{one.folder}: tested in {len(found)} settings.")
             told = {
                 "folder": os.path.relpath(one.folder, folder),
                 "seed": one.config.seed,

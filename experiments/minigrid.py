@@ -26,7 +26,9 @@ from experiments import command_line
 from experiments.command_line import UsageError
 from experiments.config import Config, config_to_dict, look_up, make_policy
 from experiments.runs.folder import Run, load_params, load_run, parameter_shapes
+from experiments.terminal import say
 from memrl.evaluation import INTERVAL, EvaluationConfig, Measured, Runner, episode_means, policy_subject
+from memrl.files import check_writable
 from memrl.memory.base import State
 from memrl.networks import ActorCritic, Inputs
 from memrl.tracking import write_json
@@ -98,6 +100,7 @@ def compare(trained: Run, env_id: str, num_episodes: int, seed: int) -> dict[str
       CheckpointError, UsageError: there is no checkpoint to play, or it cannot be; nothing has been changed.
     """
     folder, config = trained.folder, trained.config
+    check_writable(folder)
     params, update = load_params(trained, parameter_shapes(config))
     setting = ENVIRONMENT_IDS[env_id]
     environment, env_params = setting.make()
@@ -106,7 +109,7 @@ def compare(trained: Run, env_id: str, num_episodes: int, seed: int) -> dict[str
     memory = memory if steps <= config.trial_length else memory.with_capacity(steps)
     policy = make_policy(config, environment, env_params, memory)
 
-    print(f"{folder}: update {update} plays {num_episodes} episodes of {env_id}.", flush=True)
+    say(f"{folder}: update {update} plays {num_episodes} episodes of {env_id}.")
     result = {
         "config": config.name,
         "update": update,
@@ -115,17 +118,16 @@ def compare(trained: Run, env_id: str, num_episodes: int, seed: int) -> dict[str
         "seed": seed,
         "interval": INTERVAL,
     }
-    print(f"{'':15}  {'success':>18}  {'return':>18}  steps")
+    say(f"{'':15}  {'success':>18}  {'return':>18}  steps")
     for name, play in (("minigrid", play_theirs), ("minigrid_memory", play_ours)):
         means = episode_means(play(policy, params, env_id, num_episodes, seed), environment)
-        print(
+        say(
             f"{name:15}  {_with_interval(means['outcomes']['success'])}  {_with_interval(means['return'])}  "
-            f"{means['length']['mean']:5.1f}",
-            flush=True,
+            f"{means['length']['mean']:5.1f}"
         )
         result[name] = means
     write_json(folder / "minigrid.json", result)
-    print(f"Written to {folder}: minigrid.json")
+    say(f"Written to {folder}: minigrid.json")
     return result
 
 

@@ -32,6 +32,7 @@ from experiments.reporting.matrix import find_matrices
 from experiments.reporting.text import Page
 from experiments.runs.arms import check_evaluations, check_seeds, group
 from experiments.runs.find import find_runs, unfinished
+from experiments.terminal import say
 from memrl.files import write_text
 from memrl.tracking import write_json
 
@@ -59,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
         arms = group(find_runs(options.runs))
         left_out = list(unfinished(options.runs).values())
         for cell in left_out:
-            print(f"Left out: {cell}")
+            say(f"Left out: {cell}")
         check_seeds(arms)
         check_evaluations(arms)
         matrices = find_matrices(options.runs, arms)
@@ -73,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
     write_text(folder / "report.md", text)
     arms = figures["arms"]
     number = sum(len(arm["folders"]) for arm in arms)
-    print(
+    say(
         f"{number} run{'s' * (number > 1)} in {len(arms)} arm{'s' * (len(arms) > 1)}. Written to {folder}: report.md, "
         f"report.json, {len(pictures)} figures as PNG and SVG."
     )

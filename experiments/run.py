@@ -9,8 +9,12 @@ Everything a run produces is in its folder:
     checkpoints/        the latest two
     evaluation.json, pictures, wandb/
 
-Exit status: 0 when the run is complete; 1 when it diverged; 2 for bad input; 128 + the signal's number when SIGTERM or
-Ctrl-C ended it, its state saved. However it ended, `--resume FOLDER` goes on, bit for bit if on as many devices.
+Ctrl-C, SIGTERM, SIGHUP (the terminal is closed), SIGUSR1 and SIGUSR2 (`#SBATCH --signal=USR1@120`) save and stop; a
+second Ctrl-C stops at once. Where nobody reads any longer what is printed, as after `| head`, training goes on.
+
+Exit status: 0 when the run is complete; 1 when it diverged or its folder could not be written to; 2 for bad input;
+128 + the signal's number when a signal ended it. However it ended, `--resume FOLDER` goes on, bit for bit if on as many
+devices.
 """
 
 import dataclasses
@@ -23,10 +27,12 @@ import jax
 from experiments import command_line
 from experiments.command_line import UsageError
 from experiments.runs.folder import build, first_difference, identity, load_run, locked, make_folder
-from experiments.training.log import DivergedError, say
+from experiments.terminal import say
+from experiments.training.log import DivergedError
 from experiments.training.loop import train
 from experiments.training.start import examine
 from memrl.checkpoint import Checkpointer
+from memrl.files import StorageError, check_writable
 
 DIVERGED = 1
 """Exit status of a run whose loss is no longer finite."""
@@ -51,6 +57,8 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError("A run that goes on does so in its own folder: leave out --output.")
     if saved is not None and (differs := first_difference(identity(saved), identity(config))):
         raise UsageError(f"A run cannot go on with another {differs}: start a new one.")
+    if options.resume is not None and jax.process_index() == 0:
+        check_writable(options.resume)
     mesh = command_line.make_mesh(config)
     if saved is None:
         examine(config)
@@ -66,6 +74,10 @@ def run(arguments: Sequence[str]) -> int:
         advice = f"To go on from update {latest}, which is good: {resume} --ppo.learning-rate SMALLER"
         print(f"{error} {advice}", file=sys.stderr)
         return DIVERGED
+    except StorageError as error:
+        latest = Checkpointer(folder / "checkpoints").latest() or 0
+        print(f"{error} Make room, then go on from update {latest}: {resume}", file=sys.stderr)
+        return command_line.FAILED
     if stopped_by is not None:
         say(f"Stopped by {stopped_by.name}, everything is saved; to go on: {resume}")
         return 128 + stopped_by

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from wandb_server import wandb_server  # noqa: F401 (a fixture)
 
 REPOSITORY = Path(__file__).parents[1]
 

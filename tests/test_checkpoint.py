@@ -138,7 +138,7 @@ def test_sharded_state_moves_to_other_devices(tmp_path):
 
 
 def test_a_full_disk_loses_nothing_that_is_saved(tmp_path, full_disk, capfd):
-    """The error comes from the background, at the next save or at the end, in one sentence; then there is room again."""
+    """The error comes from the background, at the next save or at the end. Then there is room again."""
     save(tmp_path, 1)
     large = {"array": jax.random.normal(jax.random.key(0), (50_000,))}
     sentence = rf"^{tmp_path} cannot be written to: File too large\.$"

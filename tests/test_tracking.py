@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from wandb_server import wandb_server  # noqa: F401 (a fixture)
 
 from memrl import tracking
 from memrl.files import StorageError
@@ -195,7 +194,7 @@ def test_wandb_sync_sends_each_update_of_a_killed_and_resumed_run_once(tmp_path,
 
 
 def test_wandb_online_gets_each_update_of_a_resumed_run_once(tmp_path, run_python, wandb_server):
-    """What the server has from before is not sent again; what it lacks, since a killed process could not send it, is."""
+    """What the server has from before is not sent again; what a killed process could not send is."""
     folder, environment = tmp_path / "run", wandb_environment(tmp_path, "online", ANY_KEY, wandb_server.url)
     script = TRACK.replace("assert tracker.url is None", "assert '/runs/' in tracker.url")
     run_python("-c", script, folder, 1, 8, env=environment)

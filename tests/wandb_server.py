@@ -1,4 +1,4 @@
-"""As much of a W&B server as it takes to receive runs, online or by `wandb sync`: what arrives is what W&B would show."""
+"""As much of a W&B server as it takes to receive runs, online or by `wandb sync`."""
 
 import gzip
 import http.server
@@ -11,7 +11,7 @@ import pytest
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Keeps the history of each run as the W&B server does: lines from a given place on take the place of what is there."""
+    """Keeps the history of each run: lines that arrive take their place among those that are there."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -57,7 +57,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         return gzip.decompress(content) if self.headers.get("Content-Encoding") == "gzip" else content
 
-    def do_POST(self):  # noqa: N802 (the library's name)
+    def do_POST(self):
         said = json.loads(self.body())
         answer = {}
         if self.path.endswith("/file_stream"):
@@ -69,7 +69,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             answer["data"] = self.server.answer(operation[1] if operation else "", said.get("variables") or {})
         self.send(200, json.dumps(answer).encode())
 
-    def do_PUT(self):  # noqa: N802
+    def do_PUT(self):
         self.body()
         self.send(200)
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from experiments.terminal import say
+
 COLUMN_WIDTHS = {"trial": 7, "setting": 24}
 """Widths of the columns, in characters, where they are not as wide as their titles need."""
 
@@ -93,7 +95,7 @@ class Table:
     def _print(self, cells: Iterable[str], head: Iterable[str]) -> None:
         """Prints cells in columns as wide as their titles in `head` need."""
         widths = [COLUMN_WIDTHS.get(title, max(9, len(title))) for title in head]
-        print("  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)), flush=True)
+        say("  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
 
 
 def _budget(entry: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from experiments.command_line import UsageError
 from experiments.config import Config, make_policy
 from experiments.reporting.table import Table, summary
 from experiments.runs.folder import Run, load_params, load_run, parameter_shapes
+from experiments.terminal import say
 from memrl.environment import hooks
 from memrl.evaluation import (
     EvaluationConfig,
@@ -20,6 +21,7 @@ from memrl.evaluation import (
     returns_per_window,
     write_evaluation,
 )
+from memrl.files import check_writable
 from memrl.plotting import plot_horizons, plot_in_context, plot_splits, plot_training
 from memrl.rendering import save_gif
 
@@ -44,12 +46,13 @@ def evaluate_run(folder: Path, evaluation: EvaluationConfig | None = None) -> Sa
         damaged; nothing has been changed.
     """
     run = load_run(folder)
+    check_writable(folder)
     run.metrics  # noqa: B018 (is read before the work, not when it is drawn)
     ((result, params),) = evaluate_seeds([run], run.config.evaluation if evaluation is None else evaluation)
     if "windows" in result:
-        print(summary(result))
+        say(summary(result))
     write_evaluation(folder / "evaluation.json", result)
-    print(f"Written to {folder}: evaluation.json, {', '.join(draw(run, params, result))}")
+    say(f"Written to {folder}: evaluation.json, {', '.join(draw(run, params, result))}")
     return result
 
 
@@ -72,10 +75,7 @@ def evaluate_seeds(runs: Sequence[Run], evaluation: EvaluationConfig) -> list[tu
     shapes = parameter_shapes(config)
     loaded = [load_params(run, shapes) for run in runs]
     more = f", {len(runs) - 1} more seeds after it" if len(runs) > 1 else ""
-    print(
-        f"{runs[0].folder}: evaluating update {loaded[0][1]}, {evaluation.num_trials} trials for each line{more}.",
-        flush=True,
-    )
+    say(f"{runs[0].folder}: evaluating update {loaded[0][1]}, {evaluation.num_trials} trials for each line{more}.")
     results = evaluate(
         lambda memory: make_policy(config, environment, env_params, memory),
         config.memory,
@@ -112,7 +112,7 @@ def draw(run: Run, params: Any, result: SavedEvaluation) -> list[str]:
         animate(folder / "trial.gif", config, params, result["seed"])
         written.append("trial.gif")
     else:
-        print(f"There is no trial.gif: {config.env} cannot be drawn.")
+        say(f"There is no trial.gif: {config.env} cannot be drawn.")
     return written
 
 

@@ -14,7 +14,8 @@ from experiments.command_line import UsageError, make_mesh
 from experiments.config import Config, config_to_dict, make_policy
 from experiments.runs.evaluation import evaluate_seeds
 from experiments.runs.folder import Run, check_files, check_identity, identity, open_files
-from experiments.training.log import DivergedError, Log, Progress, say
+from experiments.terminal import say
+from experiments.training.log import DivergedError, Log, Progress
 from experiments.training.start import examine
 from experiments.training.stop import StopRequest
 from memrl.checkpoint import Checkpointer
@@ -146,6 +147,7 @@ def train_seeds(folder: Path, runs: Sequence[Run], command: Sequence[str], progr
                 checkpointer.save(update, state, {"seconds": logs[0].seconds, "identities": identities})
         flush()
         checkpointer.save(update, state, {"seconds": logs[0].seconds, "identities": identities})
+        checkpointer.close()  # waits, while another signal would still do no harm
         if update >= config.num_updates:
             for run, log, own, of_seed in zip(runs, logs, identities, by_seed(state, len(configs)), strict=True):
                 with run.checkpointer as last:

@@ -7,6 +7,7 @@ import time
 import jax
 
 from experiments.config import Config
+from experiments.terminal import say
 from memrl.tracking import Tracker
 
 
@@ -103,9 +104,3 @@ class Progress:
         """Leaves the line as it is."""
         if sys.stdout.isatty():
             say("")
-
-
-def say(text: str, end: str = "\n") -> None:
-    """Prints at once, on the first process only."""
-    if jax.process_index() == 0:
-        print(text, end=end, flush=True)

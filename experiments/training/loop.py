@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 
 from experiments.config import Config
 from experiments.runs.folder import check_identity, identity, open_files
-from experiments.training.log import Log, Progress, say
+from experiments.terminal import say
+from experiments.training.log import Log, Progress
 from experiments.training.stop import StopRequest
 from memrl.checkpoint import Checkpointer
 from memrl.training import Training
@@ -43,27 +44,29 @@ def train(
         tracker = None
         if jax.process_index() == 0:
             tracker = stack.enter_context(open_files(config, folder, update, mesh, command, folder.name))
-        stop = stack.enter_context(StopRequest())
-        if update < config.num_updates:
-            devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' * (mesh.size > 1)}"
-            say(f"{folder}: {update} of {config.num_updates} updates done. Compiling for {devices} ...", end=" ")
-            start = time.perf_counter()
-            state = training.initial_state(key) if state is None else state
-            advance = training.advance.lower(state).compile()
-            say(f"took {time.perf_counter() - start:.0f} s.")
-            progress = Progress(config, update)
-            stack.callback(progress.end)
-            log = Log(config, tracker, update, seconds, progress)
+        if update >= config.num_updates:
+            return None
+        devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' * (mesh.size > 1)}"
+        say(f"{folder}: {update} of {config.num_updates} updates done. Compiling for {devices} ...", end=" ")
+        start = time.perf_counter()
+        state = training.initial_state(key) if state is None else state
+        advance = training.advance.lower(state).compile()
+        stop = stack.enter_context(StopRequest())  # until now there was nothing to save
+        say(f"took {time.perf_counter() - start:.0f} s.")
+        progress = Progress(config, update)
+        stack.callback(progress.end)
+        log = Log(config, tracker, update, seconds, progress)
 
-            def save() -> None:
-                log.flush()  # first: metrics.jsonl then misses no update, and what has diverged is not saved
-                checkpointer.save(update, state, {"seconds": log.seconds, "identity": identity(config)})
+        def save() -> None:
+            log.flush()  # first: metrics.jsonl then misses no update, and what has diverged is not saved
+            checkpointer.save(update, state, {"seconds": log.seconds, "identity": identity(config)})
 
-            while update < config.num_updates and not stop.pending():
-                state, metrics = advance(state)
-                update += config.updates_per_chunk
-                log.add(metrics)
-                if update % config.checkpoint_every < config.updates_per_chunk:
-                    save()
-            save()
+        while update < config.num_updates and not stop.pending():
+            state, metrics = advance(state)
+            update += config.updates_per_chunk
+            log.add(metrics)
+            if update % config.checkpoint_every < config.updates_per_chunk:
+                save()
+        save()
+        checkpointer.close()  # waits, while another signal would still do no harm
         return stop.received

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import envs
 from experiments.command_line import UsageError
 from experiments.config import Config, make_policy
-from experiments.training.log import say
+from experiments.terminal import say
 from memrl.networks import Inputs, observation_kinds
 
 MANY = 1_000_000

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import jax
 
 from experiments.command_line import UsageError, sentence
+from experiments.cores import usable_cores
 from experiments.workers.store import Grid
 from experiments.workers.work import OWNED, job
 
@@ -109,7 +111,7 @@ class Places:
                     raise UsageError(f"devices is {devices} and this machine offers {len(gpus)} of them.")
                 cores = len(groups) * devices
             else:
-                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+                cores = usable_cores()
             self.count = count or max(1, cores // devices)
         else:
             self.executor = make_executor(folder, cluster, job)
@@ -130,6 +132,8 @@ def make_executor(folder: Path, cluster: str, parameters: dict[str, Any]) -> Any
         import submitit
     except ImportError:
         raise UsageError("--cluster needs submitit: pip install 'memrl[cluster]'.") from None
+    if cluster == "slurm" and (missing := next((tool for tool in ("sbatch", "srun") if not shutil.which(tool)), None)):
+        raise UsageError(f"--cluster slurm: this machine has no {missing}; start the grid where jobs are submitted.")
     try:
         executor = submitit.AutoExecutor(folder / "jobs", cluster=cluster)
         executor.update_parameters(**{"timeout_min": 24 * 60, "name": folder.name, **parameters})

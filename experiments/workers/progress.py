@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.training.log import say
+from experiments.terminal import say
 from experiments.workers.store import Grid, Status, read_status
 from memrl.evaluation import main_measure, measured, read_evaluation
 

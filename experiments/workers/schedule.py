@@ -5,6 +5,7 @@ that ends in the middle of a cell fails that cell, and another one takes the res
 """
 
 import contextlib
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any
 
 from experiments.command_line import UsageError
 from experiments.runs.folder import Run
+from experiments.terminal import say
 from experiments.training.cell import program_key
-from experiments.training.log import say
 from experiments.training.stop import StopRequest
 from experiments.workers.places import Places, Worker
 from experiments.workers.progress import Report, print_table
@@ -58,7 +59,7 @@ def execute(
         done = len(grid.cells) - len(todo)
         before = f", {done} of them done" if done else ""
         say(f"{folder}: {len(grid.cells)} cells of {len(grid.seeds)} seeds{before}; {places.count} at a time.")
-        stop = stack.enter_context(StopRequest())
+        stop = stack.enter_context(StopRequest(signal.default_int_handler))  # ends the workers
         train_all(grid, folder, todo, places, stop)
     print_table(grid, folder)
     states = [read_status(folder / cell.name)["state"] for cell in grid.cells]

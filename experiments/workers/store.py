@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from experiments.command_line import UsageError, make_output
 from experiments.config import Config, config_from_dict, config_to_dict
-from memrl.files import FileError, read_json
+from memrl.files import FileError, check_writable, read_json
 from memrl.tracking import write_json
 
 
@@ -88,6 +88,7 @@ def claim(grid: Grid, folder: Path) -> None:
             raise UsageError(
                 f"{folder} holds another grid: go on with it (--resume {folder}) or name another --output."
             )
+        check_writable(folder)
         return
     if make_output(folder, "a grid"):
         raise UsageError(f"{folder} cannot be the folder of a grid: it is not empty.")

@@ -510,3 +510,11 @@ def test_bad_jobs(tmp_path):
     cell = Cell("a", CONFIGS["gru_bandit"].config)
     with pytest.raises(UsageError, match=r"^--cluster local: Parameter|Unknown"):
         schedule.execute(Grid((cell,), (0,), {}), tmp_path / "grid", cluster="local", job={"timeout_hours": 3})
+
+
+def test_a_machine_that_submits_no_jobs(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    cell = Cell("a", CONFIGS["gru_bandit"].config)
+    message = r"^--cluster slurm: this machine has no sbatch; start the grid where jobs are submitted\.$"
+    with pytest.raises(UsageError, match=message):
+        schedule.execute(Grid((cell,), (0,), {}), tmp_path / "grid", cluster="slurm")

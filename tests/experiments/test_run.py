@@ -7,8 +7,10 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 from tools import finish, wait_for
 
-from experiments import command_line, run
+from experiments import command_line, evaluate, inspect, matrix, report, run
 from experiments.config import load_config
 from experiments.configs import CONFIGS
 from experiments.runs.folder import build, make_folder
@@ -79,6 +81,17 @@ def finished(start, tmp_path_factory) -> tuple[Path, str]:
     return folder, finish(start("run", *TINY, "--output", folder), 0)
 
 
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    """A copy of the finished run."""
+    folder = tmp_path / "copied"
+    for path, content in contents(finished[0]).items():
+        copy = folder / path.relative_to(finished[0])
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(content)
+    return folder
+
+
 def test_a_run_leaves_everything_in_its_folder(finished):
     folder, said = finished
     assert "Compiling for 2 cpu devices ... took " in said
@@ -101,13 +114,14 @@ def test_a_run_leaves_everything_in_its_folder(finished):
 
 
 def test_stopped_diverged_and_resumed_is_the_same_run(start, capsys, finished, tmp_path):
-    """SIGTERM; then a step size that ends in NaN; then the old step size: the bits of the run that was left alone."""
+    """SIGUSR1, twice; then a step size that ends in NaN; then the old step size: the bits of the run left alone."""
     folder = tmp_path / "run"
     process = start("run", *TINY, "--output", folder)
     wait_for(process, folder, 10)
-    process.terminate()
-    said = finish(process, 128 + signal.SIGTERM)
-    assert f"Stopped by SIGTERM, everything is saved; to go on: python -m experiments.run --resume {folder}\n" in said
+    process.send_signal(signal.SIGUSR1)
+    process.send_signal(signal.SIGUSR1)
+    said = finish(process, 128 + signal.SIGUSR1)
+    assert f"Stopped by SIGUSR1, everything is saved; to go on: python -m experiments.run --resume {folder}\n" in said
     stopped = Checkpointer(folder / "checkpoints").latest()
     assert 10 <= stopped < UPDATES
     assert len(learned(folder)) == stopped
@@ -145,16 +159,67 @@ def test_killed_and_resumed_is_the_same_run(start, finished, tmp_path):
     assert_same_run(folder, finished[0])
 
 
-def test_interrupted_before_the_first_update(start, tmp_path):
+def test_interrupted_while_it_is_compiled(start, tmp_path):
+    """Nothing is to be saved yet: it ends at once, without a traceback, and `--resume` begins."""
     folder = tmp_path / "run"
     process = start("run", *TINY, "--output", folder)
     said = ""
     while "Compiling" not in said:
         said += process.stdout.read(1)
     process.send_signal(signal.SIGINT)
-    said = finish(process, 128 + signal.SIGINT)
-    assert "SIGINT: will save and stop after this chunk" in said
-    assert Checkpointer(folder / "checkpoints").updates() == [0]
+    assert finish(process, -signal.SIGINT).strip() == "for 2 cpu devices ..."
+    assert Checkpointer(folder / "checkpoints").updates() == []
+    assert load_config(folder).total_steps == UPDATES * 56
+
+
+def test_interrupted_while_it_is_evaluated(start, copied):
+    before = contents(copied)
+    process = start("evaluate", copied)
+    said = ""
+    while "trials for each line" not in said:
+        said += process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    said = finish(process, -signal.SIGINT)
+    assert "Traceback" not in said and "Exception ignored" not in said
+    assert contents(copied) == before
+
+
+def test_a_closed_terminal_saves_and_stops(tmp_path):
+    """It sends SIGHUP, and what is printed then fails."""
+    folder, errors = tmp_path / "run", tmp_path / "errors"
+    terminal, its_end = os.openpty()
+    command = [sys.executable, "-m", "experiments.run", *TINY, "--output", str(folder)]
+    # The terminal is that of the process, as for one started by hand: opening it after `setsid` makes it that.
+    opening = [
+        sys.executable,
+        "-c",
+        "import os, sys; os.setsid(); os.dup2(os.open(sys.argv[1], os.O_RDWR), 1); os.execv(sys.argv[2], sys.argv[2:])",
+        os.ttyname(its_end),
+    ]
+    with errors.open("w") as file, subprocess.Popen([*opening, *command], cwd=REPOSITORY, stderr=file) as process:
+        os.close(its_end)
+        wait_for(process, folder, 10)
+        os.close(terminal)
+    assert process.returncode == 128 + signal.SIGHUP
+    said = errors.read_text()
+    assert "SIGHUP: will save and stop" in said and "Nothing can be printed any more" in said
+    assert "Traceback" not in said
+    assert Checkpointer(folder / "checkpoints").latest() == len(learned(folder)) >= 10
+
+
+def test_a_full_disk(start, finished, tmp_path):
+    """No file may grow beyond 16 KiB, which those of a checkpoint do. Then there is room, and the run goes on."""
+    folder = tmp_path / "run"
+    limited = ["bash", "-c", 'ulimit -f 16; exec "$@"', "bash", sys.executable, "-m", "experiments.run"]
+    process = subprocess.run([*limited, *TINY, "--output", folder], cwd=REPOSITORY, capture_output=True, text=True)
+    assert process.returncode == command_line.FAILED
+    assert process.stderr.splitlines()[-1] == (
+        f"{folder / 'checkpoints'} cannot be written to: File too large. Make room, then go on from update 0: "
+        f"python -m experiments.run --resume {folder}"
+    )
+    assert "Traceback" not in process.stderr and 0 < len(learned(folder)) < UPDATES
+    finish(start("run", "--resume", folder), 0)
+    assert_same_run(folder, finished[0])
 
 
 def test_a_finished_run_resumed_changes_nothing_that_it_learned(start, finished):
@@ -209,6 +274,7 @@ def fails(capsys, monkeypatch, *arguments: object) -> str:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["--confg", "memo_gridworld"], "There is no option --confg; did you mean --config?"),
         (["--config", "memo_gridwrld"], "There is no config memo_gridwrld; did you mean memo_gridworld?"),
         (
             [*TINY, "--memory.segment", "5"],
@@ -292,17 +358,6 @@ def test_two_processes_cannot_work_on_one_run(capsys, monkeypatch, finished):
         os.close(descriptor)
 
 
-@pytest.fixture
-def copied(finished, tmp_path) -> Path:
-    """A copy of the finished run."""
-    folder = tmp_path / "copied"
-    for path, content in contents(finished[0]).items():
-        copy = folder / path.relative_to(finished[0])
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(content)
-    return folder
-
-
 def test_resuming_from_a_damaged_checkpoint(capsys, monkeypatch, copied):
     largest = max((copied / "checkpoints" / "60" / "state").rglob("*"), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-100])
@@ -325,3 +380,35 @@ def test_resuming_from_a_foreign_checkpoint(capsys, monkeypatch, copied, field, 
     before = contents(copied)
     assert message in fails(capsys, monkeypatch, "--resume", copied)
     assert contents(copied) == before
+
+
+@pytest.fixture
+def read_only(copied, tmp_path) -> Iterator[Path]:
+    """The copy of the finished run where nothing can be written to it, not even by root."""
+    if os.geteuid() > 0:
+        copied.chmod(0o555)
+        yield copied
+        copied.chmod(0o755)
+        return
+    place = tmp_path / "read_only"
+    place.mkdir()
+    mounts = [["mount", "--bind", copied, place], ["mount", "-o", "remount,bind,ro", place]]
+    if any(subprocess.run(mount, capture_output=True, check=False).returncode for mount in mounts):
+        pytest.skip("root writes everywhere but to what is mounted read-only, and nothing can be mounted here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.parametrize("tool", [run, evaluate, inspect, matrix, report])
+def test_a_folder_that_cannot_be_written_to(capsys, monkeypatch, read_only, tool):
+    arguments = {run: ["--resume"], report: ["--output", read_only]}.get(tool, [])
+    before = contents(read_only)
+    monkeypatch.setattr(sys, "argv", ["tool", *map(str, arguments), str(read_only)])
+    monkeypatch.setattr(jax, "jit", None)  # nothing is computed
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(tool.run)
+    assert caught.value.code in (command_line.FAILED, command_line.BAD_INPUT)
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    assert said.err.startswith(f"{read_only} cannot be written to: ")
+    assert contents(read_only) == before
