@@ -94,7 +94,7 @@ def _problems_of_shapes(environment: Any, params: Any) -> Iterator[str]:
         count = len(returned) if isinstance(returned, tuple) else 1
         yield (
             f"step returns {count} value{'s' * (count != 1)}, but must return six as in gymnax 1.0: {STEP_VALUES}. "
-            "From a `done` for both, the end of the task cannot be told apart from a time limit."
+            "From a `done` for both, the end of the task looks like a time limit."
         )
     next_observation, next_state, reward, terminated, truncated, info = returned
     if differs := _first_difference(observation, next_observation):

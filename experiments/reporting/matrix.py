@@ -17,33 +17,33 @@ class TestedRun(TypedDict):
     """What a run did in each setting."""
 
     folder: str
-    """Its folder, from that of the matrix."""
+    """Folder of the run, relative to that of the matrix."""
     seed: int
-    """Its seed."""
+    """Seed of the run."""
     update: int
-    """Updates that made its parameters."""
+    """Updates that made the parameters tested."""
     settings: dict[str, Means]
-    """How it did, by the names of the settings; those that it cannot face are left out."""
+    """How the run did, by the names of the settings; those that it cannot face are left out."""
 
 
 class TestedArm(TypedDict):
     """Runs that differ in their seed alone."""
 
     label: str
-    """What it is called."""
+    """Name of the arm."""
     trained: str | None
     """The setting that it was trained in, if that is among those tested."""
     memory: str
-    """Registered name of its memory."""
+    """Registered name of the memory."""
     runs: list[TestedRun]
-    """By seed."""
+    """Runs of the arm, in order of their seeds."""
 
 
 class TestedSetting(TypedDict):
-    """What all are asked."""
+    """A setting in which all runs are tested."""
 
     name: str
-    """In words."""
+    """Name of the setting, in words."""
     trial_length: int
     """Steps of a trial, at most."""
     budget: float | None
@@ -56,13 +56,13 @@ class Matrix(TypedDict):
     num_trials: int
     """Trials in each setting."""
     seed: int
-    """Of tasks and actions."""
+    """Seed of the tasks and of the actions sampled."""
     interval: str
     """What the intervals are."""
     settings: list[TestedSetting]
-    """The columns."""
+    """Settings tested in: the columns."""
     arms: list[TestedArm]
-    """The rows."""
+    """Arms tested: the rows."""
     players: dict[str, dict[str, Means]]
     """What the reference players reach, by their names and those of the settings."""
 

@@ -34,13 +34,13 @@ class Record(TypedDict):
     """A process that worked on the run, in `environment.json`; see `memrl.tracking.environment_record` for the rest."""
 
     update: int
-    """The update that it began at."""
+    """Update at which the process began."""
     command: list[str]
-    """Its command line."""
+    """Command line of the process."""
     commit: str | None
-    """The commit that it ran, if that is known."""
+    """Commit that the process ran, if that is known."""
     uncommitted_changes: bool | None
-    """Whether something had been changed since."""
+    """Whether files had been changed since that commit."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -121,11 +121,11 @@ class Status(TypedDict):
     """What has become of a cell, in `status.json`."""
 
     state: Literal["waiting", "training", "stopped", "done", "failed"]
-    """In one word."""
+    """State of the cell, in one word."""
     seconds: float
-    """How long its worker was at it."""
+    """Seconds that a worker was busy with the cell."""
     log: str | None
-    """The file of what that said."""
+    """File of what the worker said."""
     error: str | None
     """Why it failed, in one line."""
 

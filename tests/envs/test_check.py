@@ -134,7 +134,7 @@ def test_limits_that_are_counted_otherwise():
 def test_the_five_value_interface():
     assert problem(LegacyStepAPIWrapper(Count())) == (
         "Count: step returns 5 values, but must return six as in gymnax 1.0: observation, state, reward, terminated, "
-        "truncated, info. From a `done` for both, the end of the task cannot be told apart from a time limit."
+        "truncated, info. From a `done` for both, the end of the task looks like a time limit."
     )
 
 
