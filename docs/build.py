@@ -6,30 +6,33 @@ read from the sources, not imported, so that building needs neither JAX nor time
 sees it, so that another generator of sites can take its place.
 """
 
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
-from functools import cache
 from pathlib import Path
 
 import griffe
 import yaml
+from reading import (
+    ROOT,
+    SHORT_TITLES,
+    environments,
+    find,
+    lineage,
+    memories,
+    method,
+    public_address,
+    public_names,
+    read,
+    results,
+    results_shown,
+    tools,
+)
+from writing import docstring, field_list, microseconds, relink, rows_as_columns, section, table, with_links
 
-ROOT = Path(__file__).resolve().parents[1]
-SHORT_TITLES = {
-    "memo_gridworld": "The main job",
-    "gridworld": "Dark Key-To-Door, compared",
-    "t_maze": "Endless T-Maze, compared",
-    "diagnostics": "Repeat First and Previous",
-    "environments": "First runs",
-    "speed": "Speed",
-}
-"""Titles in the navigation of folders of `experiments/results`, in its order; others follow with their own titles."""
 PUBLIC = ("memrl", "memrl.memory", "memrl.evaluation", "memrl.introspection", "memrl.plotting")
 """The packages whose public names are the reference, each before those inside it."""
 
@@ -91,13 +94,6 @@ def generated_pages() -> dict[str, tuple[str, str]]:
         folder = f"experiments/results/{name}"
         found |= {f"results/{name}/{path.name}": (path.read_text(), folder) for path in (ROOT / folder).glob("*.md")}
     return found
-
-
-def results_shown() -> dict[str, str]:
-    """The folders of `experiments/results` that say something, and their titles."""
-    texts = {path.parent.name: path.read_text() for path in sorted(ROOT.glob("experiments/results/*/README.md"))}
-    own = {name: text.splitlines()[0].removeprefix("# ") for name, text in texts.items()}
-    return {name: title for name, title in (SHORT_TITLES | own | SHORT_TITLES).items() if name in texts}
 
 
 def result_navigation(name: str) -> list:
@@ -219,176 +215,6 @@ def compared(memory: str, result: str) -> str:
         return ""
     title = f"### [{SHORT_TITLES[result]}](experiments/results/{result})"
     return "\n\n".join([title, report.split("\n\n")[1], *tables, ""])
-
-
-# Sources
-
-
-def read(path: str) -> str:
-    """A text file of the repository."""
-    return (ROOT / path).read_text()
-
-
-def public_address() -> str | None:
-    """The address of the repository, if it is filled in in pyproject.toml."""
-    return tomllib.loads(read("pyproject.toml"))["project"].get("urls", {}).get("Repository")
-
-
-@cache
-def results(path: str) -> dict:
-    """A JSON file of results."""
-    return json.loads(read(f"experiments/results/{path}"))
-
-
-@cache
-def package(name: str) -> griffe.Module:
-    """A package, read without being run."""
-    return griffe.load(name, search_paths=[str(ROOT)], allow_inspection=False)
-
-
-def find(path: str) -> griffe.Object:
-    """A module or class by its full name."""
-    return package(path.partition(".")[0]).modules_collection[path]
-
-
-def registry(path: str) -> dict[str, griffe.Class]:
-    """A dict of classes with literal keys, as it is written in the sources."""
-    entries = find(path).value
-    return {key.strip("'\""): find(it.canonical_path) for key, it in zip(entries.keys, entries.values, strict=True)}
-
-
-def public_names(path: str) -> dict[str, griffe.Object]:
-    """What a package offers: what its `__all__` names or, where that is made of a stub, what the stub imports."""
-    module = find(path)
-    imported = (name for name, it in module.members.items() if it.is_alias and it.target_path.startswith("memrl."))
-    targets = {name: module[name] for name in sorted(module.exports or imported)}
-    return {name: it.final_target if it.is_alias else it for name, it in targets.items()}
-
-
-def tools() -> list[str]:
-    """The modules of `experiments` that are started from the command line."""
-    files = sorted((ROOT / "experiments").glob("*.py"))
-    return [path.stem for path in files if '__name__ == "__main__"' in path.read_text()]
-
-
-def memories() -> dict[str, griffe.Class]:
-    """The config of each memory by its name."""
-    return registry("memrl.memory.MEMORIES")
-
-
-def environments() -> dict[str, griffe.Class]:
-    """The config of each environment by its name."""
-    return registry("envs.ENVIRONMENTS")
-
-
-def lineage(config: griffe.Class) -> list[griffe.Class]:
-    """A config and those that it inherits from, without the contract that all have in common."""
-    return [it for it in (config, *config.mro()) if it.module.path not in ("memrl.memory.base", "envs.base")]
-
-
-def method(owner: griffe.Class, name: str) -> str:
-    """The full name of a method where it is written, which may be a base."""
-    found = owner.all_members[name]
-    return found.final_target.path if found.is_alias else found.path
-
-
-# Markdown
-
-
-def docstring(path: str) -> str:
-    """Makes mkdocstrings show the docstring of a module, class or function, and nothing else of it."""
-    return f"\n::: {path}\n    options:\n      members: []\n      show_signature: false\n\n"
-
-
-def field_list(config: griffe.Class) -> str:
-    """The fields of a frozen dataclass, those of its bases first: name, type, default, docstring."""
-    entries = []
-    for name, field in config.all_members.items():
-        if field.is_attribute and "property" not in field.labels:
-            documented = (it.members[name].docstring for it in lineage(config) if name in it.members)
-            text = " ".join(next(filter(None, documented)).value.split())
-            entries.append(f"`{name}: {spelled_out(field.annotation)} = {field.value}`\n\n:   {text}\n")
-    return "\n".join(entries) or "It has none."
-
-
-def spelled_out(annotation: griffe.Expr) -> str:
-    """A type; where it is a name for allowed values, these."""
-    if isinstance(annotation, griffe.ExprName) and "." in annotation.canonical_path:
-        return str(find(annotation.canonical_path).value)
-    return str(annotation)
-
-
-def table(cells: dict[str, str]) -> str:
-    """A table of two columns."""
-    return "\n".join(["| | |", "|---|---|", *(f"| {title.strip()} | {it.strip()} |" for title, it in cells.items())])
-
-
-def rows_as_columns(titles: list[str], rows: list[list[str]]) -> str:
-    """A table with a line for each column but the first, which is easier to read where there is little room."""
-    lines = [[title, *cells] for title, *cells in zip(titles, *rows, strict=True)][1:]
-    lines = [[""] * len(lines[0]), ["---"] * len(lines[0]), *lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def microseconds(measured: dict[str, float]) -> str:
-    """A time as it was measured, in seconds, for reading."""
-    return f"{1e6 * measured['median']:.3g} µs"
-
-
-def section(text: str, title: str, level: int) -> str:
-    """The part of a text under the heading `title`, made a heading of `level`; empty if there is none."""
-    lines, own, in_code = [], 0, False
-    for line in text.splitlines():
-        in_code ^= line.startswith("```")
-        depth = 0 if in_code else len(re.match("#*", line)[0])
-        if 0 < depth <= own:
-            break
-        if depth and line.lstrip("# ") == title:
-            own = depth
-        if own:
-            lines.append("#" * (depth + level - own) + line[depth:] if depth else line)
-    return "".join(f"{line}\n" for line in lines)
-
-
-def with_links(text: str, names: dict[str, griffe.Class]) -> str:
-    """The first cells of a table, where they are names in backticks, made links to the pages of these."""
-    return re.sub(
-        r"(?m)^\| (`(\w+)[:\w]*`) \|", lambda it: f"| [{it[1]}]({it[2]}.md) |" if it[2] in names else it[0], text
-    )
-
-
-def relink(text: str, origin: Path, page: Path, attached: set[Path]) -> str:
-    """A text whose links to files of the repository lead to pages and files of the site.
-
-    A link to a file that is not in the site leads to the repository; as long as that has no address it becomes text.
-
-    Args:
-      text: in Markdown.
-      origin: the folder that the links are relative to.
-      page: the folder of the page in the site.
-      attached: files in `experiments` that the page needs beside it are added to this set.
-    """
-
-    def change(match: re.Match) -> str:
-        shown, target, anchor = match[1], match[2], match[3] or ""
-        if ":" in target or not (origin / target).exists():
-            return match[0]
-        path = (origin / target).resolve().relative_to(ROOT)
-        if path == Path("README.md"):
-            path, anchor = Path(anchor.removeprefix("#")) / "index.md", ""
-        elif path.is_relative_to("experiments/results") and path.parts[2:3] and path.parts[2] in results_shown():
-            path = path.relative_to("experiments")
-            if len(path.parts) == 2:
-                path /= "README.md"
-            elif path.suffix != ".md":
-                attached.add(path)
-        elif public_address():
-            return f"{shown}({public_address()}/blob/main/{path})"
-        else:
-            return shown.strip("![]")
-        return f"{shown}({'../' * len(page.parts)}{path}{anchor})"
-
-    return re.sub(r"(!?\[[^\]]*\])\(([^)#\s]+)(#[^)\s]*)?\)", change, text)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The documentation builds without a warning, has all its pages, needs nothing from elsewhere, and its code runs."""
 
+import importlib
 import json
 import re
-import runpy
 import subprocess
 import sys
 from dataclasses import fields
@@ -77,14 +77,14 @@ def test_papers_are_linked_and_what_the_readme_says_is_there(site):
 )
 def test_links_to_what_is_not_in_the_site(address, linked, monkeypatch):
     """They lead to the repository, once it has an address; to the site's own pages and files they always do."""
-    build = runpy.run_path(str(ROOT / "docs" / "build.py"))
-    relink = build["relink"]
-    monkeypatch.setitem(relink.__globals__, "public_address", lambda: address)
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    writing = importlib.import_module("writing")
+    monkeypatch.setattr(writing, "public_address", lambda: address)
     attached = set()
     said = (
         "[How](LICENSE) [there](experiments/results/speed) ![that](experiments/results/t_maze/settings.png) [x](y.md)"
     )
-    assert relink(said, ROOT, Path("memories"), attached) == (
+    assert writing.relink(said, ROOT, Path("memories"), attached) == (
         f"{linked} [there](../results/speed/README.md) ![that](../results/t_maze/settings.png) [x](y.md)"
     )
     assert attached == {Path("results/t_maze/settings.png")}
