@@ -24,7 +24,7 @@ where it would leave fewer than 72 steps to walk, as with 8 dancers and a delay 
 
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -147,7 +147,7 @@ class BalletConfig(base.EnvironmentConfig):
     observation: ObservationCoding = "symbolic"
     """The view as grids of shapes and colours, or as the published picture, which shows the same."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for field, least, most in (("num_dancers", 2, MAX_PLACES), ("delays", 1, None)):
             values = getattr(self, field)
@@ -168,7 +168,7 @@ class BalletConfig(base.EnvironmentConfig):
     def levels(self) -> list[Level]:
         """Every number of dancers with every delay."""
 
-        def level(num_dancers, delay):
+        def level(num_dancers: int, delay: int) -> Level:
             choice_time = num_dancers * (DANCE_LENGTH - 1 + delay)
             published = 320 if delay == 16 else 1024
             return Level(num_dancers, choice_time, self.max_steps or max(published, choice_time + 72))
@@ -180,7 +180,7 @@ class BalletConfig(base.EnvironmentConfig):
         # NumPy leaves: making an environment starts no JAX backend.
         return Ballet(DISTANCE, self.observation), BalletParams(**level_params(self.levels()))
 
-    def splits(self) -> dict[str, "BalletConfig"]:
+    def splits(self) -> dict[str, Self]:
         """The six levels of the paper, named as there, and two longer delays."""
         return {
             f"{dancers}_delay{delay}": replace(self, num_dancers=(dancers,), delays=(delay,), max_steps=None)
@@ -218,7 +218,7 @@ class Ballet(ChoiceRoom):
     def default_params(self) -> BalletParams:
         return BalletConfig().make()[1]
 
-    def reset_env(self, key, params):
+    def reset_env(self, key: jax.Array, params: BalletParams) -> tuple[dict[str, jax.Array], BalletState]:
         """Begin an episode; `key` is used for everything about the dancers."""
         common_key, dances_key, shapes_key, colours_key = jax.random.split(key, 4)
         state = BalletState(
@@ -229,7 +229,7 @@ class Ballet(ChoiceRoom):
         )
         return self.observe(key, state, None, params), state
 
-    def dancer_cells(self, state):
+    def dancer_cells(self, state: BalletState) -> jax.Array:
         """Where each dancer is: int32 [MAX_PLACES, 2]."""
         period = state.level.choice_time // state.level.num_places
         dancer, moment = jnp.divmod(state.time, period)
@@ -239,7 +239,9 @@ class Ballet(ChoiceRoom):
         step = jnp.asarray(STEPS)[dance, moment]
         return state.places + jnp.where(dancing[:, None], step[None], 0)
 
-    def observe(self, key, state, action, params):
+    def observe(
+        self, key: jax.Array, state: BalletState, action: jax.Array | None, params: BalletParams
+    ) -> dict[str, jax.Array]:
         """The observation of `state`; it depends neither on `key` nor on `action`."""
         cells = self.in_view(self.dancer_cells(state), state.position)
         cells = jnp.where(self.in_use(state), cells, self.size**2)
@@ -252,7 +254,7 @@ class Ballet(ChoiceRoom):
         instruction = jnp.where(self.is_choosing(state), 1 + state.dances[state.target], 0)
         return {**view, "instruction": instruction}
 
-    def observation_space(self, params) -> spaces.Dict:
+    def observation_space(self, params: BalletParams) -> spaces.Dict:
         grid = (self.size, self.size)
         if self.observation == "picture":
             view = {"picture": spaces.Box(0, 255, (self.size * PIXELS, self.size * PIXELS, 3), jnp.uint8)}
@@ -263,13 +265,15 @@ class Ballet(ChoiceRoom):
             }
         return spaces.Dict({**view, "instruction": spaces.Box(0, len(DANCES), (), jnp.int32)})
 
-    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+    def facts(
+        self, before: BalletState, action: jax.Array, state: BalletState, params: BalletParams
+    ) -> dict[str, base.Fact]:
         """The dance of each dancer, in the order in which they perform; it is shown from its first move to its last."""
         dancer, moment = jnp.divmod(state.time, state.level.choice_time // state.level.num_places)
         dancing = (jnp.arange(MAX_PLACES, dtype=jnp.int32) == dancer) & (moment < DANCE_LENGTH) & self.in_use(state)
         return {f"dance {i + 1}": base.Fact(state.dances[i], dancing[i]) for i in range(MAX_PLACES)}
 
-    def render(self, state, params) -> np.ndarray:
+    def render(self, state: BalletState, params: BalletParams) -> np.ndarray:
         """A picture of one environment for spectators: uint8 [H, W, 3], `drawing.CELL` per cell.
 
         Light floor: around the dancer that performs. Framed: the place of the dancer asked for. Disc: the agent.
@@ -288,7 +292,7 @@ class Ballet(ChoiceRoom):
         return np.round(image).astype(np.uint8)
 
 
-def paint(shape, colour):
+def paint(shape: jax.Array, colour: jax.Array) -> jax.Array:
     """The picture of a symbolic view: uint8 [H * PIXELS, W * PIXELS, 3] from two grids, uint8 [H, W]."""
     pixels = jnp.asarray(_PIXELS)[shape].swapaxes(1, 2)  # [H, PIXELS, W, PIXELS]
     rgb = jnp.asarray(_PALETTE)[jnp.where(colour == 0, shape, OTHER - 1 + colour)]

@@ -52,7 +52,7 @@ class BanditConfig(base.EnvironmentConfig):
     trial_length: int = 100
     """Pulls in a trial."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for field, least in (("arms", 2), ("trial_length", 1)):
             if getattr(self, field) < least:
@@ -73,9 +73,9 @@ class BanditConfig(base.EnvironmentConfig):
         """The environment and its parameters."""
         params = BanditParams(
             max_steps_in_episode=base.trial_steps(self.trial_length),
-            prior=np.array(self.prior or PRIORS[self.rewards], np.float32),
-            noise=np.float32(self.noise),
-            recurrence=np.float32(self.recurrence),
+            prior=base.parameter(np.array(self.prior or PRIORS[self.rewards], np.float32)),
+            noise=base.parameter(np.float32(self.noise)),
+            recurrence=base.parameter(np.float32(self.recurrence)),
         )
         return Bandit(self.arms, self.rewards), params
 
@@ -125,21 +125,23 @@ class Bandit(base.Environment):
     def default_params(self) -> BanditParams:
         return BanditConfig(rewards=self.rewards).make()[1]
 
-    def reset_env(self, key, params):
+    def reset_env(self, key: jax.Array, params: BanditParams) -> tuple[jax.Array, BanditState]:
         """Draw the arms."""
         state = BanditState(
             time=jnp.int32(0), means=self.draw_means(key, params), arm=jnp.int32(-1), reward=jnp.float32(0)
         )
         return self.observe(key, state, None, params), state
 
-    def draw_means(self, key, params):
+    def draw_means(self, key: jax.Array, params: BanditParams) -> jax.Array:
         """The means of new arms, float32 [arms]."""
         first, second = params.prior
         if self.rewards == "bernoulli":
             return jax.random.uniform(key, (self.arms,), minval=first, maxval=second)
         return first + second * jax.random.normal(key, (self.arms,))
 
-    def step_env(self, key, state, action, params):
+    def step_env(
+        self, key: jax.Array, state: BanditState, action: jax.Array, params: BanditParams
+    ) -> tuple[jax.Array, BanditState, jax.Array, jax.Array, dict[str, jax.Array]]:
         """Pull an arm; then the arms may be drawn anew."""
         reward_key, recurrence_key, means_key = jax.random.split(key, 3)
         mean = state.means[action]
@@ -158,7 +160,7 @@ class Bandit(base.Environment):
         observation = self.observe(key, next_state, action, params)
         return observation, next_state, reward, self.is_terminated(next_state, params), info
 
-    def observe(self, key, state, action, params):
+    def observe(self, key: jax.Array, state: BanditState, action: jax.Array | None, params: BanditParams) -> jax.Array:
         """Nothing."""
         return jnp.zeros(1, jnp.float32)
 
@@ -166,7 +168,7 @@ class Bandit(base.Environment):
     def num_actions(self) -> int:
         return self.arms
 
-    def observation_space(self, params) -> spaces.Box:
+    def observation_space(self, params: BanditParams) -> spaces.Box:
         return spaces.Box(0.0, 1.0, (1,), jnp.float32)
 
     def players(self) -> dict[str, Player]:
@@ -187,10 +189,14 @@ class Bandit(base.Environment):
             "memoryless": Player(lambda params: None, self.play_memoryless),
         }
 
-    def play_oracle(self, key, player_state, state, params):
+    def play_oracle(
+        self, key: jax.Array, player_state: None, state: BanditState, params: BanditParams
+    ) -> tuple[None, jax.Array]:
         return player_state, jnp.argmax(state.means).astype(jnp.int32)
 
-    def play_thompson(self, key, known, state, params):
+    def play_thompson(
+        self, key: jax.Array, known: Known, state: BanditState, params: BanditParams
+    ) -> tuple[Known, jax.Array]:
         known = self.note(known, state, params)
         if self.rewards == "bernoulli":
             # Beta: the share of one of two gamma variables, drawn in one call because that takes long to compile.
@@ -204,7 +210,9 @@ class Bandit(base.Environment):
             sampled = mean + jax.random.normal(key, (self.arms,)) / jnp.sqrt(precision)
         return known, jnp.argmax(sampled).astype(jnp.int32)
 
-    def play_ucb1(self, key, known, state, params):
+    def play_ucb1(
+        self, key: jax.Array, known: Known, state: BanditState, params: BanditParams
+    ) -> tuple[Known, jax.Array]:
         known = self.note(known, state, params)
         pulls = jnp.where(known.pulls == 0, 1, known.pulls)
         # The published bound is for rewards from 0 to 1, and rests on their deviating from their mean no more than
@@ -213,13 +221,15 @@ class Bandit(base.Environment):
         bound = known.paid / pulls + 2 * deviation * jnp.sqrt(2 * jnp.log(jnp.maximum(known.pulls.sum(), 1)) / pulls)
         return known, jnp.argmax(jnp.where(known.pulls == 0, jnp.inf, bound)).astype(jnp.int32)
 
-    def play_memoryless(self, key, player_state, state, params):
+    def play_memoryless(
+        self, key: jax.Array, player_state: None, state: BanditState, params: BanditParams
+    ) -> tuple[None, jax.Array]:
         return player_state, jnp.int32(0)
 
-    def know_nothing(self, params):
+    def know_nothing(self, params: BanditParams) -> Known:
         return Known(jnp.zeros(self.arms, jnp.float32), jnp.zeros(self.arms, jnp.float32))
 
-    def note(self, known, state, params):
+    def note(self, known: Known, state: BanditState, params: BanditParams) -> Known:
         """What is known with the last pull, if there was one, as far as the arms are likely to be still the same."""
         pulled = (jnp.arange(self.arms, dtype=jnp.int32) == state.arm).astype(jnp.float32)
         return Known(
@@ -227,7 +237,7 @@ class Bandit(base.Environment):
             paid=params.recurrence * (known.paid + pulled * state.reward),
         )
 
-    def render(self, state, params) -> np.ndarray:
+    def render(self, state: BanditState, params: BanditParams) -> np.ndarray:
         """A picture for spectators: uint8 [H, W, 3].
 
         A bar for each arm is as high as its mean, green for the best. The arm pulled last is lit, and the yellow line
@@ -239,7 +249,7 @@ class Bandit(base.Environment):
         first, second = np.asarray(params.prior)
         low, high = (0, 1) if self.rewards == "bernoulli" else (first - 3 * second, first + 3 * second)
 
-        def row(value):
+        def row(value: float) -> int:
             return int((height - 1) * (1 - np.clip((value - low) / (high - low), 0, 1)))
 
         means = np.asarray(state.means)

@@ -6,17 +6,35 @@ it, in blocks, so that environments may draw with care and still step fast.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from gymnax.environments import environment, spaces
 
-EnvState = environment.EnvState
-EnvParams = environment.EnvParams
+
+def parameter(value: np.generic | np.ndarray) -> jax.Array:
+    """A NumPy value as a parameter of an environment: it becomes an array of JAX's wherever it is used."""
+    return cast(jax.Array, value)
+
+
+@struct.dataclass
+class EnvState(environment.EnvState):
+    """gymnax's, with the type that `time` has in all that is compiled."""
+
+    time: jax.Array  # pyright: ignore[reportIncompatibleVariableOverride] (gymnax says int)
+
+
+@struct.dataclass
+class EnvParams(environment.EnvParams):
+    """gymnax's, with the type that `max_steps_in_episode` has in all that is compiled."""
+
+    max_steps_in_episode: jax.Array = parameter(np.int32(1))  # pyright: ignore[reportIncompatibleVariableOverride]
+
 
 BLOCK = 16
 """Rows that `rows_where` computes together."""
@@ -39,12 +57,14 @@ def rows_where(needed: jax.Array, compute: Callable[..., Any], operands: Any, ot
     """
 
     @jax.custom_batching.custom_vmap
-    def choose(needed, operands, otherwise):
+    def choose(needed: jax.Array, operands: Any, otherwise: Any) -> Any:
         return jax.lax.cond(needed, lambda: compute(*operands), lambda: otherwise)
 
     @choose.def_vmap
-    def choose_rows(axis_size, in_batched, needed, operands, otherwise):
-        def over_rows(values, batched):
+    def choose_rows(
+        axis_size: int, in_batched: list[Any], needed: jax.Array, operands: Any, otherwise: Any
+    ) -> tuple[Any, Any]:
+        def over_rows(values: Any, batched: Any) -> Any:
             return jax.tree.map(
                 lambda leaf, is_batched: leaf if is_batched else jnp.broadcast_to(leaf, (axis_size, *leaf.shape)),
                 values,
@@ -56,11 +76,11 @@ def rows_where(needed: jax.Array, compute: Callable[..., Any], operands: Any, ot
         axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, operands_batched)
         block = min(BLOCK, axis_size)
 
-        def compute_block(carry):
+        def compute_block(carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
             missing, chosen = carry
             rows = jnp.nonzero(missing, size=block, fill_value=axis_size)[0]  # past the end: dropped by `.at[].set`
 
-            def at_rows(leaf, is_batched):
+            def at_rows(leaf: jax.Array, is_batched: bool) -> jax.Array:
                 return leaf.at[rows].get(mode="clip") if is_batched else leaf
 
             computed = jax.vmap(compute, in_axes=axes, axis_size=block)(
@@ -76,7 +96,7 @@ def rows_where(needed: jax.Array, compute: Callable[..., Any], operands: Any, ot
     return choose(needed, operands, otherwise)
 
 
-def integer_below(count: jax.Array, word: jax.Array) -> jax.Array:
+def integer_below(count: jax.Array | int, word: jax.Array) -> jax.Array:
     """An integer from 0 to `count` - 1, int32, from a random `word`, uint32: for steps that draw several numbers.
 
     Several times faster on a CPU than a remainder, and than `jax.random.randint` for each number. The probabilities are
@@ -86,6 +106,7 @@ def integer_below(count: jax.Array, word: jax.Array) -> jax.Array:
     return (uniform * jnp.asarray(count).astype(jnp.float32)).astype(jnp.int32)  # less than count, also rounded
 
 
+@dataclasses.dataclass(frozen=True)
 class EnvironmentConfig:
     """The fields of an environment, checked; a frozen dataclass for each environment inherits from this.
 
@@ -105,20 +126,20 @@ class EnvironmentConfig:
                     allowed = f"0, or from {FLOAT32_MIN:.1e} to {FLOAT32_MAX:.1e} in size (float32)"
                     raise ValueError(f"{field.name} is {value}, but must be {allowed}.")
 
-    def make(self) -> tuple["Environment", EnvParams]:
+    def make(self) -> tuple["Environment", environment.EnvParams]:
         """The environment and its parameters, whose leaves are NumPy's: making one starts no JAX backend."""
         raise NotImplementedError
 
-    def splits(self) -> dict[str, "EnvironmentConfig"]:
+    def splits(self) -> Mapping[str, "EnvironmentConfig"]:
         """Other settings with the same spaces, by name, in which a policy trained in this one is tested."""
         return {}
 
 
-def trial_steps(steps: int) -> np.int32:
+def trial_steps(steps: int) -> jax.Array:
     """`max_steps_in_episode` of trials of so many steps; ValueError if they are too many to be counted."""
     if steps > INT32_MAX:
         raise ValueError(f"A trial would have {steps} steps, but must have at most 2^31 - 1.")
-    return np.int32(steps)
+    return parameter(np.int32(steps))
 
 
 class Fact(NamedTuple):
@@ -153,16 +174,32 @@ class Environment(environment.Environment):
     """Entries of `info` (bool or float32) that say how it went, in the last step of an episode or, where trials are
     made of attempts, of an attempt (`info["soft_reset"]`)."""
 
-    def action_space(self, params) -> spaces.Discrete:
+    def reset_env(self, key: jax.Array, params: Any) -> tuple[Any, Any]:
+        """The observation and the state with which an episode begins."""
+        raise NotImplementedError
+
+    def step_env(
+        self, key: jax.Array, state: Any, action: Any, params: Any
+    ) -> tuple[Any, Any, jax.Array, jax.Array, dict[str, Any]]:
+        """Observation, state, reward, terminated and info after `action`, whether or not the time is over."""
+        raise NotImplementedError
+
+    def observe(self, key: jax.Array, state: Any, action: Any, params: Any) -> Any:
+        """The observation of a state that `action` led to; `None` at the beginning of an episode."""
+        raise NotImplementedError
+
+    def action_space(self, params: Any) -> spaces.Discrete:
         """As many actions as there are, numbered from 0."""
         return spaces.Discrete(self.num_actions)
 
-    def is_terminated(self, state, params):
+    def is_terminated(self, state: Any, params: Any) -> jax.Array:
         """Whether the task has ended the episode: never, unless the environment is episodic and says when."""
         return super().is_terminated(state, params) if self.episodic else jnp.bool_(False)
 
     @partial(jax.jit, static_argnames=("self",))
-    def step(self, key, state, action, params=None):
+    def step(
+        self, key: jax.Array, state: Any, action: Any, params: Any = None
+    ) -> tuple[Any, Any, jax.Array, jax.Array, jax.Array, dict[str, Any]]:
         """As gymnax's, with the same use of `key`; a new episode is drawn only where one ended."""
         params = self.default_params if params is None else params
         key_step, key_reset = jax.random.split(key)

@@ -22,6 +22,7 @@ train on long delays alone, without the short ones as a curriculum, give only th
 
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +69,7 @@ class BoxesConfig(base.EnvironmentConfig):
     distance: int = 3
     """Moves from the agent's start to each box. The wall is two cells further: 3 makes a room of 11 x 11 cells."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for field, least, most in (("num_boxes", 2, MAX_PLACES), ("delays", 0, None)):
             values = getattr(self, field)
@@ -96,7 +97,7 @@ class BoxesConfig(base.EnvironmentConfig):
     def levels(self) -> list[Level]:
         """Every number of boxes with every delay."""
 
-        def level(num_boxes, delay):
+        def level(num_boxes: int, delay: int) -> Level:
             choice_time = num_boxes * self.turn_steps + delay
             return Level(num_boxes, choice_time, choice_time + self.choice_steps)
 
@@ -107,13 +108,13 @@ class BoxesConfig(base.EnvironmentConfig):
         # NumPy leaves: making an environment starts no JAX backend.
         params = BoxesParams(
             **level_params(self.levels()),
-            turn_steps=np.int32(self.turn_steps),
-            open_steps=np.int32(self.open_steps),
-            view_shift=np.int32(self.view_shift),
+            turn_steps=base.parameter(np.int32(self.turn_steps)),
+            open_steps=base.parameter(np.int32(self.open_steps)),
+            view_shift=base.parameter(np.int32(self.view_shift)),
         )
         return Boxes(self.distance, self.num_objects), params
 
-    def splits(self) -> dict[str, "BoxesConfig"]:
+    def splits(self) -> dict[str, Self]:
         """Delays up to eight times the longest of the default, and other numbers of boxes."""
         by_delay = {f"delay{delay}": replace(self, delays=(delay,)) for delay in (64, 128, 256, 512)}
         by_number = {f"{number}_boxes": replace(self, num_boxes=(number,)) for number in (2, 3, 4, 6, 8)}
@@ -152,7 +153,7 @@ class Boxes(ChoiceRoom):
     def default_params(self) -> BoxesParams:
         return BoxesConfig(distance=self.distance, num_objects=self.num_objects).make()[1]
 
-    def reset_env(self, key, params):
+    def reset_env(self, key: jax.Array, params: BoxesParams) -> tuple[dict[str, jax.Array], BoxesState]:
         """Begin an episode; `key` is used for everything about the boxes."""
         common_key, objects_key, opening_key, view_key = jax.random.split(key, 4)
         last_opening = params.turn_steps - params.open_steps
@@ -163,13 +164,15 @@ class Boxes(ChoiceRoom):
         )
         return self.observe(view_key, state, None, params), state
 
-    def is_open(self, state, params):
+    def is_open(self, state: BoxesState, params: BoxesParams) -> jax.Array:
         """Which boxes are open, bool [MAX_PLACES]."""
         box, moment = jnp.divmod(state.time, params.turn_steps)
         opened = (moment >= state.opening) & (moment < state.opening + params.open_steps)
         return opened & (jnp.arange(MAX_PLACES, dtype=jnp.int32) == box) & self.in_use(state)
 
-    def observe(self, key, state, action, params):
+    def observe(
+        self, key: jax.Array, state: BoxesState, action: jax.Array | None, params: BoxesParams
+    ) -> dict[str, jax.Array]:
         """The observation of `state`; `key` is used for the shift of the view during the delay."""
         delayed = (state.time >= state.level.num_places * params.turn_steps) & ~self.is_choosing(state)
         middle = state.position + jnp.where(delayed, draw_shift(key, params.view_shift), 0)
@@ -181,7 +184,7 @@ class Boxes(ChoiceRoom):
         instruction = jnp.where(self.is_choosing(state), 1 + state.objects[state.target], 0)
         return {"view": view.reshape(self.size, self.size), "instruction": instruction}
 
-    def observation_space(self, params) -> spaces.Dict:
+    def observation_space(self, params: BoxesParams) -> spaces.Dict:
         return spaces.Dict(
             {
                 "view": spaces.Box(0, OTHER + self.num_objects, (self.size, self.size), jnp.uint8),
@@ -189,12 +192,14 @@ class Boxes(ChoiceRoom):
             }
         )
 
-    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+    def facts(
+        self, before: BoxesState, action: jax.Array, state: BoxesState, params: BoxesParams
+    ) -> dict[str, base.Fact]:
         """The object in each box, in the order in which they open."""
         is_open = self.is_open(state, params)
         return {f"box {i + 1}": base.Fact(state.objects[i], is_open[i]) for i in range(MAX_PLACES)}
 
-    def render(self, state, params) -> np.ndarray:
+    def render(self, state: BoxesState, params: BoxesParams) -> np.ndarray:
         """A picture of one environment for spectators, who see through lids: uint8 [H, W, 3], `drawing.CELL` per cell.
 
         Boxes are brown; the object in a closed one is drawn small, in an open one large. Framed: the box asked for.
@@ -217,7 +222,7 @@ class Boxes(ChoiceRoom):
         return np.round(image).astype(np.uint8)
 
 
-def draw_shift(key, most):
+def draw_shift(key: jax.Array, most: jax.Array) -> jax.Array:
     """Rows and columns, int32 [2], each from `-most` to `most`: of one random number, since every step draws it."""
     number = jax.random.bits(key)
     choices = (2 * most + 1).astype(jnp.uint32)

@@ -10,13 +10,14 @@ Cells are `(row, column)`, counted from the upper left corner of the wall around
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import struct
 
 from envs import base, drawing
@@ -60,7 +61,25 @@ class ChoiceRoomState(base.EnvState):
     target: jax.Array  # int32: the place asked for
 
 
-def level_params(levels: Sequence[Level]) -> dict[str, object]:
+class LevelFields(TypedDict):
+    """The fields of `ChoiceRoomParams`."""
+
+    max_steps_in_episode: jax.Array
+    levels: Level
+    num_levels: jax.Array
+
+
+class CommonFields(TypedDict):
+    """The fields of `ChoiceRoomState`."""
+
+    time: jax.Array
+    level: Level
+    position: jax.Array
+    places: jax.Array
+    target: jax.Array
+
+
+def level_params(levels: Sequence[Level]) -> LevelFields:
     """The fields of `ChoiceRoomParams`, NumPy's: as long for few levels as for many, so that they share a program."""
     if len(levels) > MAX_LEVELS:
         raise ValueError(f"{len(levels)} levels are mixed, but must be at most {MAX_LEVELS}.")
@@ -68,11 +87,11 @@ def level_params(levels: Sequence[Level]) -> dict[str, object]:
     return {
         "max_steps_in_episode": base.trial_steps(max(level.time_limit for level in levels)),
         "levels": Level(*np.array(padded, np.int32).T),
-        "num_levels": np.int32(len(levels)),
+        "num_levels": base.parameter(np.int32(len(levels))),
     }
 
 
-def draw_distinct(key, count: int) -> jax.Array:
+def draw_distinct(key: jax.Array, count: int) -> jax.Array:
     """MAX_PLACES different numbers from 0 to `count` - 1 in random order, int32.
 
     They are the ranks of random numbers among `count` of them, counted rather than sorted, which is faster on a CPU.
@@ -104,7 +123,7 @@ class ChoiceRoom(base.Environment):
     def centre(self) -> np.ndarray:
         return np.full(2, self.size // 2, np.int32)
 
-    def draw_common(self, key, params) -> dict[str, object]:
+    def draw_common(self, key: jax.Array, params: ChoiceRoomParams) -> CommonFields:
         """The fields of `ChoiceRoomState` at the beginning of an episode."""
         level_key, places_key, target_key = jax.random.split(key, 3)
         drawn = jax.random.randint(level_key, (), 0, params.num_levels, jnp.int32)
@@ -114,35 +133,37 @@ class ChoiceRoom(base.Environment):
             "time": jnp.int32(0),
             "level": level,
             "position": jnp.asarray(self.centre),
-            "places": self.centre[None] + self.distance * directions,
+            "places": jnp.asarray(self.centre)[None] + self.distance * directions,
             "target": jax.random.randint(target_key, (), 0, level.num_places, jnp.int32),
         }
 
-    def step_env(self, key, state, action, params):
+    def step_env(
+        self, key: jax.Array, state: ChoiceRoomState, action: jax.Array, params: ChoiceRoomParams
+    ) -> tuple[dict[str, jax.Array], ChoiceRoomState, jax.Array, jax.Array, dict[str, jax.Array]]:
         """Walk, if the question has been asked. A move into the wall does nothing, a diagonal one as well."""
         moved = state.position + jnp.asarray(MOVES)[action]
         inside = jnp.all((moved >= 1) & (moved <= self.size - 2))
         position = jnp.where(self.is_choosing(state) & inside, moved, state.position)
         success = jnp.all(position == state.places[state.target])
-        state = state.replace(time=state.time + 1, position=position)
+        state = replace(state, time=state.time + 1, position=position)
         observation = self.observe(key, state, action, params)
         terminated = self.is_terminated(state, params)
         return observation, state, success.astype(jnp.float32), terminated, {"success": success}
 
-    def is_choosing(self, state):
+    def is_choosing(self, state: ChoiceRoomState) -> jax.Array:
         return state.time >= state.level.choice_time
 
-    def in_use(self, state):
+    def in_use(self, state: ChoiceRoomState) -> jax.Array:
         """Which places there are, bool [MAX_PLACES]."""
         return jnp.arange(MAX_PLACES, dtype=jnp.int32) < state.level.num_places
 
-    def is_terminated(self, state, params):
+    def is_terminated(self, state: ChoiceRoomState, params: ChoiceRoomParams) -> jax.Array:
         return jnp.any(self.in_use(state) & jnp.all(state.position[None] == state.places, axis=-1))
 
-    def is_truncated(self, state, params):
+    def is_truncated(self, state: ChoiceRoomState, params: ChoiceRoomParams) -> jax.Array:
         return state.time >= jnp.minimum(state.level.time_limit, params.max_steps_in_episode)
 
-    def in_view(self, cells, middle):
+    def in_view(self, cells: jax.Array, middle: jax.Array) -> jax.Array:
         """Where `cells`, int32 [N, 2], are in a view around the cell `middle`, int32 [2].
 
         Returns the number of each in the flattened view, int32 [N], and one past the last where it is not in view.
@@ -151,7 +172,7 @@ class ChoiceRoom(base.Environment):
         visible = (row >= 0) & (row < self.size) & (column >= 0) & (column < self.size)
         return jnp.where(visible, row * self.size + column, self.size**2)
 
-    def view_room(self, middle):
+    def view_room(self, middle: jax.Array) -> jax.Array:
         """Floor and wall around the cell `middle`, int32 [2], flattened: uint8 [size * size]. Outside is floor."""
         return jnp.asarray(_room_views(self.size))[middle[0], middle[1]]
 
@@ -171,20 +192,24 @@ class ChoiceRoom(base.Environment):
             "memoryless": Player(lambda params: None, self.play_memoryless),
         }
 
-    def play_oracle(self, key, player_state, state, params):
+    def play_oracle(
+        self, key: jax.Array, player_state: None, state: ChoiceRoomState, params: ChoiceRoomParams
+    ) -> tuple[None, jax.Array]:
         return player_state, self.head_for(state.places[state.target] - state.position)
 
-    def play_memoryless(self, key, player_state, state, params):
+    def play_memoryless(
+        self, key: jax.Array, player_state: None, state: ChoiceRoomState, params: ChoiceRoomParams
+    ) -> tuple[None, jax.Array]:
         """Chooses in the middle, and then goes on in the same direction, which follows from the cell it stands on."""
         chosen = state.places[jax.random.randint(key, (), 0, state.level.num_places)]
         under_way = jnp.any(state.position != self.centre)
         return player_state, self.head_for(jnp.where(under_way, state.position, chosen) - self.centre)
 
-    def head_for(self, difference):
+    def head_for(self, difference: jax.Array) -> jax.Array:
         """The action that moves in the direction of `difference`, int32 [2]."""
         return jnp.argmax(jnp.all(jnp.asarray(MOVES) == jnp.sign(difference)[None], axis=-1))
 
-    def draw_room(self, state) -> np.ndarray:
+    def draw_room(self, state: ChoiceRoomState) -> np.ndarray:
         """A picture of the room, float [H, W, 3], with a frame around the place asked for."""
         image = np.full((self.size * drawing.CELL, self.size * drawing.CELL, 3), 40.0)
         image[:: drawing.CELL] = image[:, :: drawing.CELL] = 75.0
@@ -196,12 +221,12 @@ class ChoiceRoom(base.Environment):
         drawing.paint(self.tile(image, state.places[state.target]), frame, drawing.WHITE)
         return image
 
-    def draw_agent(self, image, state):
+    def draw_agent(self, image: np.ndarray, state: ChoiceRoomState) -> None:
         tile = self.tile(image, state.position)
         drawing.paint(tile, drawing.disc(0.5, 0.5, 0.3) - 1.5, drawing.BLACK)
         drawing.paint(tile, drawing.disc(0.5, 0.5, 0.3), drawing.VERMILLION)
 
-    def tile(self, image, cell):
+    def tile(self, image: np.ndarray, cell: npt.ArrayLike) -> np.ndarray:
         """The part of `image` that shows `cell`, a view [CELL, CELL, 3]."""
         row, column = np.asarray(cell) * drawing.CELL
         return image[row : row + drawing.CELL, column : column + drawing.CELL]

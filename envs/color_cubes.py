@@ -21,8 +21,9 @@ Cells are `(row, column)`, row 0 is the uppermost; the agent starts in the lower
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -37,10 +38,19 @@ Level = Literal["trivial", "medium", "extreme"]
 Colours = Literal["always", "phase", "episode"]
 Teleports = Literal["one", "each"]
 
-LEVELS = {
-    "trivial": {"cubes": 1, "phases": 1, "colours": "always"},
-    "medium": {"cubes": 3, "phases": 3, "colours": "always"},
-    "extreme": {"cubes": 3, "phases": 3, "colours": "episode"},
+
+class Setting(NamedTuple):
+    """What a level stands for."""
+
+    cubes: int
+    phases: int
+    colours: Colours
+
+
+LEVELS: dict[Level, Setting] = {
+    "trivial": Setting(cubes=1, phases=1, colours="always"),
+    "medium": Setting(cubes=3, phases=3, colours="always"),
+    "extreme": Setting(cubes=3, phases=3, colours="episode"),
 }
 """What a level stands for, where the config does not say otherwise."""
 
@@ -87,7 +97,7 @@ class ColorCubesConfig(base.EnvironmentConfig):
     time_limit: int | None = None
     """Steps after which an episode is truncated; 8 x phases x (size - 1) if not given."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.level not in get_args(Level):
             raise ValueError(f"level is {self.level!r}, but must be {' or '.join(map(repr, get_args(Level)))}.")
@@ -103,39 +113,36 @@ class ColorCubesConfig(base.EnvironmentConfig):
                 raise ValueError(f"{field} is {value}, but must be at least {least}.")
         if not 0 <= self.teleport_probability <= 1:
             raise ValueError(f"teleport_probability is {self.teleport_probability}, but must be from 0 to 1.")
-        if self.setting("cubes") > self.size**2 - 2:
+        if self.setting.cubes > self.size**2 - 2:
             raise ValueError(
-                f"cubes is {self.setting('cubes')}, but must be at most {self.size**2 - 2}: "
+                f"cubes is {self.setting.cubes}, but must be at most {self.size**2 - 2}: "
                 f"the agent and a teleport need a free cell each of the {self.size**2}."
             )
 
-    def setting(self, field: str) -> int | str:
-        """`cubes`, `phases` or `colours`: the level's, if it is not given."""
-        value = getattr(self, field)
-        return LEVELS[self.level][field] if value is None else value
+    @property
+    def setting(self) -> Setting:
+        """`cubes`, `phases` and `colours`: those of the level where they are not given."""
+        given = {field: getattr(self, field) for field in Setting._fields if getattr(self, field) is not None}
+        return LEVELS[self.level]._replace(**given)
 
     def make(self) -> tuple["ColorCubes", "ColorCubesParams"]:
         """The environment and its parameters."""
-        phases = self.setting("phases")
+        cubes, phases, colours = self.setting
         limit = 8 * phases * (self.size - 1) if self.time_limit is None else self.time_limit
         params = ColorCubesParams(
             max_steps_in_episode=base.trial_steps(limit),
-            phases=np.int32(phases),
-            teleport_probability=np.float32(self.teleport_probability),
-            target_reward=np.float32(self.target_reward),
-            wrong_cube_reward=np.float32(self.wrong_cube_reward),
-            wrong_cube_ends=np.bool_(self.wrong_cube_ends),
-            step_reward=np.float32(self.step_reward),
+            phases=base.parameter(np.int32(phases)),
+            teleport_probability=base.parameter(np.float32(self.teleport_probability)),
+            target_reward=base.parameter(np.float32(self.target_reward)),
+            wrong_cube_reward=base.parameter(np.float32(self.wrong_cube_reward)),
+            wrong_cube_ends=base.parameter(np.bool_(self.wrong_cube_ends)),
+            step_reward=base.parameter(np.float32(self.step_reward)),
         )
-        colours = self.setting("colours")
-        environment = ColorCubes(
-            self.size, self.setting("cubes"), colours, self.teleports, self.shared_cells, self.interact
-        )
-        return environment, params
+        return ColorCubes(self.size, cubes, colours, self.teleports, self.shared_cells, self.interact), params
 
-    def splits(self) -> dict[str, "ColorCubesConfig"]:
+    def splits(self) -> dict[str, Self]:
         """More phases, rarer and more frequent teleports, and the other levels with as many cubes."""
-        cubes, phases = self.setting("cubes"), self.setting("phases")
+        cubes, phases, _ = self.setting
         settings = {f"phases={n}": dataclasses.replace(self, phases=n, time_limit=None) for n in (1, 3, 10)}
         for probability in (0.0, 0.05, 0.2):
             settings[f"teleport_probability={probability}"] = dataclasses.replace(
@@ -201,7 +208,7 @@ class ColorCubes(base.Environment):
     def default_params(self) -> ColorCubesParams:
         return ColorCubesConfig(size=self.size, cubes=self.cubes).make()[1]
 
-    def reset_env(self, key, params):
+    def reset_env(self, key: jax.Array, params: ColorCubesParams) -> tuple[jax.Array, ColorCubesState]:
         """Scatter the cubes."""
         words = jax.random.bits(key, (self.cubes + 1,), jnp.uint32)
         taken = [jnp.int32(self.size * (self.size - 1))]  # the agent's cell, then the cubes'
@@ -219,7 +226,9 @@ class ColorCubes(base.Environment):
         )
         return self.observe(key, state, None, params), state
 
-    def step_env(self, key, state, action, params):
+    def step_env(
+        self, key: jax.Array, state: ColorCubesState, action: jax.Array, params: ColorCubesParams
+    ) -> tuple[jax.Array, ColorCubesState, jax.Array, jax.Array, dict[str, jax.Array]]:
         """Move; then the cube that was reached, or any other if chance will have it, teleports."""
         words = jax.random.bits(key, (4 if self.teleports == "one" else 2 * self.cubes + 1,), jnp.uint32)
         colours = jnp.arange(self.cubes, dtype=jnp.int32)
@@ -245,6 +254,7 @@ class ColorCubes(base.Environment):
             update = jnp.stack(moves).any()
             for cube, moved in enumerate(moves):
                 cubes[cube] = jnp.where(moved, self.draw_cell(words[self.cubes + cube], position, cubes), cubes[cube])
+            rearranged = jnp.stack(cubes)
         else:
             update, mover = reached, state.target
             if self.cubes > 1:
@@ -253,11 +263,11 @@ class ColorCubes(base.Environment):
                 update = reached | happens(params.teleport_probability, words[0])
                 mover = jnp.where(reached, state.target, other)
             free = self.draw_cell(words[2], position, cubes)
-            cubes = jnp.where(update & (colours == mover), free, state.cubes)
+            rearranged = jnp.where(update & (colours == mover), free, state.cubes)
         state = ColorCubesState(
             time=state.time + 1,
             position=position,
-            cubes=jnp.stack(cubes) if self.teleports == "each" else cubes,
+            cubes=rearranged,
             target=jnp.where(reached, base.integer_below(self.cubes, words[-1]), state.target),
             phases_done=phases_done,
             positions_shown=update,
@@ -271,7 +281,7 @@ class ColorCubes(base.Environment):
         }
         return self.observe(key, state, action, params), state, reward.astype(jnp.float32), terminated, info
 
-    def draw_cell(self, word, position, cubes):
+    def draw_cell(self, word: jax.Array, position: jax.Array, cubes: Sequence[jax.Array]) -> jax.Array:
         """Where a cube teleports to, by a random `word`: a free cell, or with shared cells any but the agent's."""
         if self.shared_cells:
             return free_cell(word, [position], self.size**2 - 1)
@@ -280,12 +290,12 @@ class ColorCubes(base.Environment):
         agent = jnp.where(on_cube, self.size**2, position)
         return free_cell(word, [agent, *cubes], self.size**2 - self.cubes - (~on_cube).astype(jnp.int32))
 
-    def row_and_column(self, cell):
+    def row_and_column(self, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Row and column of cells. Without `divmod`'s care for negative numbers, which costs a fifth of a step."""
         size = jnp.full_like(cell, self.size)
         return jax.lax.div(cell, size), jax.lax.rem(cell, size)
 
-    def move(self, position, action):
+    def move(self, position: jax.Array, action: jax.Array) -> jax.Array:
         """The cell that `action` leads to from `position`; walls hold the agent back."""
         row, column = self.row_and_column(position)
         change = jnp.asarray(MOVES)[action]
@@ -293,11 +303,13 @@ class ColorCubes(base.Environment):
         column = jnp.clip(column + change[1], 0, self.size - 1)
         return row * self.size + column
 
-    def observe(self, key, state, action, params):
+    def observe(
+        self, key: jax.Array, state: ColorCubesState, action: jax.Array | None, params: ColorCubesParams
+    ) -> jax.Array:
         """The observation of `state`; it depends neither on `key` nor on `action`."""
         colours = jnp.arange(self.cubes, dtype=jnp.int32)
 
-        def place(cells):
+        def place(cells: jax.Array) -> jax.Array:
             return jnp.stack(self.row_and_column(cells), axis=-1).astype(jnp.float32) / (self.size - 1)
 
         # A cube's place in the order is the number of cubes in earlier cells.
@@ -321,7 +333,7 @@ class ColorCubes(base.Environment):
     def num_actions(self) -> int:
         return len(MOVES) if self.interact else INTERACT
 
-    def observation_space(self, params) -> spaces.Box:
+    def observation_space(self, params: ColorCubesParams) -> spaces.Box:
         return spaces.Box(0.0, 1.0, (3 + self.cubes + self.cubes * (2 + self.cubes),), jnp.float32)
 
     def players(self) -> dict[str, Player]:
@@ -339,19 +351,25 @@ class ColorCubes(base.Environment):
             "stale": Player(lambda params: nowhere, self.play_stale),
         }
 
-    def play_oracle(self, key, player_state, state, params):
+    def play_oracle(
+        self, key: jax.Array, player_state: None, state: ColorCubesState, params: ColorCubesParams
+    ) -> tuple[None, jax.Array]:
         return player_state, self.approach(state.position, state.cubes[state.target])
 
-    def play_tracker(self, key, known, state, params):
+    def play_tracker(
+        self, key: jax.Array, known: TrackerState, state: ColorCubesState, params: ColorCubesParams
+    ) -> tuple[TrackerState, jax.Array]:
         known = TrackerState(self.rewrite(known.cubes, self.observe(key, state, None, params)))
         return known, self.approach(state.position, known.cubes[state.target])
 
-    def play_stale(self, key, known, state, params):
+    def play_stale(
+        self, key: jax.Array, known: TrackerState, state: ColorCubesState, params: ColorCubesParams
+    ) -> tuple[TrackerState, jax.Array]:
         seen = self.rewrite(known.cubes, self.observe(key, state, None, params))
         known = TrackerState(jnp.where(state.time == 0, seen, known.cubes))
         return known, self.approach(state.position, known.cubes[state.target])
 
-    def rewrite(self, known, observation):
+    def rewrite(self, known: jax.Array, observation: jax.Array) -> jax.Array:
         """The map, int32 [N], that follows from the map `known` and an observation."""
         update = observation[2 + self.cubes] > 0
         table = observation[3 + self.cubes :].reshape(self.cubes, 2 + self.cubes)
@@ -363,7 +381,7 @@ class ColorCubes(base.Environment):
         inferred = jnp.where(left, jnp.sum(jnp.where(entered, cells, 0), dtype=jnp.int32), known)
         return jnp.where(update, jnp.where(colours.any(), read, inferred), known)
 
-    def approach(self, position, cell):
+    def approach(self, position: jax.Array, cell: jax.Array) -> jax.Array:
         """An action that leads from `position` closer to `cell`, and then reaches what is there.
 
         Without an action to do so, it leads to the side, or into a wall.
@@ -375,11 +393,13 @@ class ColorCubes(base.Environment):
         move = jnp.where(to_row != row, vertical, horizontal)
         return jnp.where(position == cell, INTERACT, move) if self.interact else move
 
-    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+    def facts(
+        self, before: ColorCubesState, action: jax.Array, state: ColorCubesState, params: ColorCubesParams
+    ) -> dict[str, base.Fact]:
         """The target's cell; not shown where colours are not, though an agent that tracks all cubes knows it."""
         return {"target": base.Fact(state.cubes[state.target], state.colours_shown)}
 
-    def render(self, state, params) -> np.ndarray:
+    def render(self, state: ColorCubesState, params: ColorCubesParams) -> np.ndarray:
         """A picture for spectators, who see the cubes all the time: uint8 [H, W, 3], `drawing.CELL` per cell.
 
         The disc is the agent, the framed cube the target. The floor is light in an update. The bar below counts the
@@ -390,7 +410,7 @@ class ColorCubes(base.Environment):
         image[:width] = 120.0 if bool(state.positions_shown) else 60.0
         image[: width + 1 : drawing.CELL] = image[:width, :: drawing.CELL] = 90.0
 
-        def tile(cell):
+        def tile(cell: int | jax.Array) -> np.ndarray:
             row, column = divmod(int(cell), self.size)
             return image[row * drawing.CELL :, column * drawing.CELL :][: drawing.CELL, : drawing.CELL]
 
@@ -405,12 +425,12 @@ class ColorCubes(base.Environment):
         return np.round(image).astype(np.uint8)
 
 
-def happens(probability, word):
+def happens(probability: jax.Array, word: jax.Array) -> jax.Array:
     """Whether something of this probability happens, by a random `word`, uint32."""
     return (word >> 8).astype(jnp.float32) * jnp.float32(2.0**-24) < probability
 
 
-def free_cell(word, taken, free):
+def free_cell(word: jax.Array, taken: Sequence[jax.Array], free: int | jax.Array) -> jax.Array:
     """One of the `free` cells that are not `taken` (a list of int32, all different), by a random `word`, uint32."""
     number = base.integer_below(free, word)
     # The cell before which there are `number` free ones: each round counts the taken cells up to the last guess.

@@ -17,12 +17,13 @@ The rules are those of the gridworld code published with Memo (https://github.co
 Coordinates are `(x, y)`, each from 0 to `size - 1`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import struct
 from gymnax.environments import spaces
 
@@ -56,7 +57,7 @@ class DarkKeyToDoorConfig(base.EnvironmentConfig):
     door: tuple[int, int] | None = None
     """Cell (x, y) of the door; drawn for each trial if not given."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for field, least in (("size", 2), ("attempt_limit", 1), ("trial_length", 1)):
             if getattr(self, field) < least:
@@ -72,8 +73,8 @@ class DarkKeyToDoorConfig(base.EnvironmentConfig):
     def make(self) -> tuple["DarkKeyToDoor", "DarkKeyToDoorParams"]:
         """The environment and its parameters."""
 
-        def cell_or_drawn(cell):
-            return np.array((-1, -1) if cell is None else cell, np.int32)
+        def cell_or_drawn(cell: tuple[int, int] | None) -> jax.Array:
+            return base.parameter(np.array((-1, -1) if cell is None else cell, np.int32))
 
         # NumPy leaves: making an environment starts no JAX backend.
         params = DarkKeyToDoorParams(
@@ -141,7 +142,7 @@ class DarkKeyToDoor(base.Environment):
     def default_params(self) -> DarkKeyToDoorParams:
         return DarkKeyToDoorConfig(size=self.size).make()[1]
 
-    def reset_env(self, key, params):
+    def reset_env(self, key: jax.Array, params: DarkKeyToDoorParams) -> tuple[jax.Array, DarkKeyToDoorState]:
         """Begin a trial; `key` is used for the placements."""
         drawn = jax.random.randint(key, (3, 2), 0, self.size, jnp.int32)
         fixed = jnp.stack([params.start, params.key, params.door])
@@ -157,7 +158,9 @@ class DarkKeyToDoor(base.Environment):
         )
         return self.observe(key, state, None, params), state
 
-    def step_env(self, key, state, action, params):
+    def step_env(
+        self, key: jax.Array, state: DarkKeyToDoorState, action: jax.Array, params: DarkKeyToDoorParams
+    ) -> tuple[jax.Array, DarkKeyToDoorState, jax.Array, jax.Array, dict[str, jax.Array]]:
         """Move, collect, and begin the next attempt where this one ended. Nothing is random: `key` is not used."""
         position = self.move(state.position, action)
         on_key = jnp.all(position == state.key)
@@ -166,13 +169,15 @@ class DarkKeyToDoor(base.Environment):
         soft_reset = attempt_succeeded | timed_out
         reward = (attempt_succeeded | (on_key & ~state.has_key)).astype(jnp.float32)
 
-        moved = state.replace(
+        moved = replace(
+            state,
             time=state.time + 1,
             attempt_time=state.attempt_time + 1,
             position=position,
             has_key=state.has_key | on_key,
         )
-        next_state = moved.replace(
+        next_state = replace(
+            moved,
             attempt_time=jnp.where(soft_reset, 0, moved.attempt_time),
             position=jnp.where(soft_reset, state.start, position),
             has_key=moved.has_key & ~soft_reset,
@@ -185,18 +190,20 @@ class DarkKeyToDoor(base.Environment):
         observation = self.observe(key, next_state, action, params)
         return observation, next_state, reward, self.is_terminated(next_state, params), info
 
-    def move(self, position, action):
+    def move(self, position: jax.Array, action: jax.Array) -> jax.Array:
         """The cell, int32 [2], that `action` leads to from `position`; walls hold the agent back."""
         return jnp.clip(position + jnp.asarray(MOVES)[action], 0, self.size - 1)
 
-    def observe(self, key, state, action, params):
+    def observe(
+        self, key: jax.Array, state: DarkKeyToDoorState, action: jax.Array | None, params: DarkKeyToDoorParams
+    ) -> jax.Array:
         """The observation of `state`; it depends neither on `key` nor on `action`."""
         clock = fractions(self.attempt_limit + 2, self.attempt_limit)[state.attempt_time]
         agent = [self.encode_cell(state.position), jnp.stack([state.has_key.astype(jnp.float32), clock])]
         light = [] if self.dark else [self.encode_cell(state.door), self.encode_cell(state.key)]
         return jnp.concatenate(agent + light)
 
-    def encode_cell(self, cell):
+    def encode_cell(self, cell: jax.Array) -> jax.Array:
         """A cell, int32 [2], as the agent observes it: float32 [2] or [2 * size]."""
         if self.observation == "one_hot":
             return (cell[:, None] == jnp.arange(self.size, dtype=jnp.int32)[None, :]).astype(jnp.float32).ravel()
@@ -206,7 +213,7 @@ class DarkKeyToDoor(base.Environment):
     def num_actions(self) -> int:
         return len(MOVES)
 
-    def observation_space(self, params) -> spaces.Box:
+    def observation_space(self, params: DarkKeyToDoorParams) -> spaces.Box:
         cell_length = 2 * self.size if self.observation == "one_hot" else 2
         length = cell_length * (1 if self.dark else 3) + 2
         return spaces.Box(0.0, 1.0, (length,), jnp.float32)
@@ -224,14 +231,18 @@ class DarkKeyToDoor(base.Environment):
             "searcher": Player(self.begin_search, self.play_searcher),
         }
 
-    def play_oracle(self, key, player_state, state, params):
+    def play_oracle(
+        self, key: jax.Array, player_state: None, state: DarkKeyToDoorState, params: DarkKeyToDoorParams
+    ) -> tuple[None, jax.Array]:
         return player_state, self.approach(state.position, jnp.where(state.has_key, state.door, state.key))
 
-    def begin_search(self, params):
+    def begin_search(self, params: DarkKeyToDoorParams) -> SearcherState:
         anywhere = jnp.ones((self.size, self.size), bool)
         return SearcherState(key_cells=anywhere, door_cells=anywhere)
 
-    def play_searcher(self, key, known, state, params):
+    def play_searcher(
+        self, key: jax.Array, known: SearcherState, state: DarkKeyToDoorState, params: DarkKeyToDoorParams
+    ) -> tuple[SearcherState, jax.Array]:
         cells = jnp.stack(jnp.meshgrid(jnp.arange(self.size), jnp.arange(self.size), indexing="ij"), axis=-1)
         possible = jnp.where(state.has_key, known.door_cells, known.key_cells)
         distances = jnp.where(possible, jnp.abs(cells - state.position[None, None]).sum(-1), 2 * self.size)
@@ -243,7 +254,7 @@ class DarkKeyToDoor(base.Environment):
         stepped_on = self.move(state.position, action)
         here = jnp.all(cells == stepped_on[None, None], axis=-1)
 
-        def learn(possible, target):
+        def learn(possible: jax.Array, target: jax.Array) -> jax.Array:
             return jnp.where(jnp.all(stepped_on == target), here, possible & ~here)
 
         known = SearcherState(
@@ -252,23 +263,25 @@ class DarkKeyToDoor(base.Environment):
         )
         return known, action
 
-    def approach(self, position, cell):
+    def approach(self, position: jax.Array, cell: jax.Array) -> jax.Array:
         """The action that leads from `position` closest to `cell`; both int32 [2]."""
         reached = self.move(position[None], jnp.arange(self.num_actions))
         return jnp.argmin(jnp.abs(reached - cell[None]).sum(-1))
 
-    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+    def facts(
+        self, before: DarkKeyToDoorState, action: jax.Array, state: DarkKeyToDoorState, params: DarkKeyToDoorParams
+    ) -> dict[str, base.Fact]:
         """The cells of key and door. In the dark, the reward for stepping on one shows it."""
         stepped_on = self.move(before.position, action)
         acted = action >= 0
 
-        def fact(cell, wanted):
+        def fact(cell: jax.Array, wanted: jax.Array) -> base.Fact:
             found = acted & wanted & jnp.all(stepped_on == cell)
             return base.Fact(cell[0] * self.size + cell[1], found | (not self.dark))
 
         return {"key": fact(state.key, ~before.has_key), "door": fact(state.door, before.has_key)}
 
-    def render(self, state, params) -> np.ndarray:
+    def render(self, state: DarkKeyToDoorState, params: DarkKeyToDoorParams) -> np.ndarray:
         """A picture of one environment for spectators, who see in the dark: uint8 [H, W, 3], `drawing.CELL` per cell.
 
         x runs to the right, y down. Framed: the start. Blue: the door, bright once the agent has the key. Yellow: the
@@ -278,7 +291,7 @@ class DarkKeyToDoor(base.Environment):
         image = np.full((self.size * drawing.CELL, self.size * drawing.CELL, 3), 40.0 if self.dark else 190.0)
         image[:: drawing.CELL] = image[:, :: drawing.CELL] = image[-1] = image[:, -1] = 75.0
 
-        def draw(cell, shape, colour):
+        def draw(cell: npt.ArrayLike, shape: np.ndarray, colour: drawing.Colour) -> None:
             x, y = np.asarray(cell) * drawing.CELL
             tile = image[y : y + drawing.CELL, x : x + drawing.CELL]
             drawing.paint(tile, shape - 1.5, drawing.BLACK)  # an outline, so that nothing fades into another shape
@@ -298,7 +311,7 @@ class DarkKeyToDoor(base.Environment):
         return np.round(image).astype(np.uint8)
 
 
-def fractions(count, denominator):
+def fractions(count: int, denominator: int) -> jax.Array:
     """The table `[0, 1, ..., count - 1] / denominator`, float32 [count].
 
     XLA replaces a division by a shared divisor with a product, which rounds differently from the published code.

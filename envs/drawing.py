@@ -9,6 +9,9 @@ import itertools
 
 import numpy as np
 
+Colour = tuple[int, int, int]
+"""Red, green and blue, from 0 to 255."""
+
 CELL = 32  # pixels along each side of a cell
 
 BLACK = (0, 0, 0)
@@ -24,28 +27,28 @@ PURPLE = (204, 121, 167)
 _Y, _X = (np.mgrid[:CELL, :CELL] + 0.5) / CELL
 
 
-def disc(x, y, radius):
+def disc(x: float, y: float, radius: float) -> np.ndarray:
     return CELL * (np.hypot(_X - x, _Y - y) - radius)
 
 
-def ring(x, y, radius, width):
+def ring(x: float, y: float, radius: float, width: float) -> np.ndarray:
     return np.abs(disc(x, y, radius)) - CELL * width / 2
 
 
-def diamond(x, y, radius):
+def diamond(x: float, y: float, radius: float) -> np.ndarray:
     return CELL * (np.abs(_X - x) + np.abs(_Y - y) - radius) / np.sqrt(2)
 
 
-def triangle():
+def triangle() -> np.ndarray:
     """A triangle that fills a cell, its tip up."""
     return np.maximum(rectangle(0, 0, 1, 0.82), CELL * (2 * np.abs(_X - 0.5) - (_Y - 0.1)) / np.sqrt(5))
 
 
-def rectangle(left, top, right, bottom):
+def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarray:
     return CELL * np.maximum(np.maximum(left - _X, _X - right), np.maximum(top - _Y, _Y - bottom))
 
 
-def arrow_up():
+def arrow_up() -> np.ndarray:
     """An arrow that fills the height of a cell."""
     head = CELL * np.maximum(np.abs(_X - 0.5) * 0.9 - (_Y - 0.12) * 0.55, _Y - 0.5)
     return np.minimum(head, rectangle(0.43, 0.4, 0.57, 0.88))
@@ -63,7 +66,7 @@ _SEGMENTS = {  # of a digit: left, top, right, bottom, as fractions of its box
 _DIGITS = (0b1110111, 0b0010010, 0b1011101, 0b1011011, 0b0111010, 0b1101011, 0b1101111, 0b1010010, 0b1111111, 0b1111011)
 
 
-def number(value):
+def number(value: int) -> np.ndarray:
     """The digits of `value`, up to three of them, in the middle of a cell."""
     digits = str(value)
     height, width, gap = 0.4, 0.2, 0.06
@@ -76,12 +79,12 @@ def number(value):
     return np.minimum.reduce(strokes)
 
 
-def paint(tile, shape, colour):
+def paint(tile: np.ndarray, shape: np.ndarray, colour: Colour | np.ndarray) -> None:
     """Lay `colour` over `tile`, a float view [CELL, CELL, 3] into an image, where `shape` is."""
     tile += np.clip(0.5 - shape, 0, 1)[..., None] * (np.array(colour) - tile)
 
 
-def progress_bar(image, done, total):
+def progress_bar(image: np.ndarray, done: int, total: int) -> None:
     """Fill `image`, a float view [H, W, 3], with `total` segments; the first `done` of them stand out."""
     edges = np.linspace(0, image.shape[1], total + 1).astype(int)
     for segment, (left, right) in enumerate(itertools.pairwise(edges)):

@@ -27,7 +27,7 @@ A *place* is a corner and a direction in which a street leaves it. Directions co
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ AHEAD = np.array([-GRID, 1, GRID, -1], np.int32)
 """Change of a corner's number by a step in each direction."""
 
 
-def places_needed(junctions):
+def places_needed(junctions: int) -> int:
     """The most places there can be: four streets at the first junction, three new ones at each other, two ways each."""
     return 2 * (4 + 3 * (junctions - 1))
 
@@ -65,7 +65,7 @@ class GraphNavConfig(base.EnvironmentConfig):
     trial_length: int = 200
     """Steps in one neighbourhood."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.junctions <= MAX_JUNCTIONS:
             raise ValueError(f"junctions is {self.junctions}, but must be from 1 to {MAX_JUNCTIONS}.")
@@ -81,11 +81,11 @@ class GraphNavConfig(base.EnvironmentConfig):
     def make(self) -> tuple["GraphNav", "GraphNavParams"]:
         """The environment and its parameters."""
         params = GraphNavParams(
-            max_steps_in_episode=base.trial_steps(self.trial_length), junctions=np.int32(self.junctions)
+            max_steps_in_episode=base.trial_steps(self.trial_length), junctions=base.parameter(np.int32(self.junctions))
         )
         return GraphNav(self.symbols), params
 
-    def splits(self) -> dict[str, "GraphNavConfig"]:
+    def splits(self) -> dict[str, Self]:
         """Larger neighbourhoods, as far as there are symbols for them, and longer trials."""
         sizes = {f"junctions={n}": replace(self, junctions=n) for n in (5, 6, 7, 8) if places_needed(n) <= self.symbols}
         lengths = {f"trial_length={n}": replace(self, trial_length=n) for n in (400, 800)}
@@ -136,7 +136,7 @@ class GraphNav(base.Environment):
         junctions = max(n for n in range(1, 6) if places_needed(n) <= self.symbols)
         return GraphNavConfig(junctions=junctions, symbols=self.symbols).make()[1]
 
-    def reset_env(self, key, params):
+    def reset_env(self, key: jax.Array, params: GraphNavParams) -> tuple[jax.Array, GraphNavState]:
         """Begin a trial; `key` is used for streets, symbols, start and first goal."""
         street_key, symbol_key, start_key, goal_key = jax.random.split(key, 4)
         places, corner, direction, next_place = self.survey(grow_streets(street_key, params.junctions))
@@ -153,13 +153,13 @@ class GraphNav(base.Environment):
         )
         return self.observe(key, state, None, params), state
 
-    def survey(self, streets):
+    def survey(self, streets: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """The tables of a state from `streets`, bool [CORNERS, 4]: in which directions a street leaves each corner."""
         exists = streets.ravel()
         number = jnp.cumsum(exists.astype(jnp.int32)) - 1
         corner, direction = jnp.divmod(jnp.nonzero(exists, size=self.symbols, fill_value=0)[0].astype(jnp.int32), 4)
 
-        def first_street(corner, turns):
+        def first_street(corner: jax.Array, turns: tuple[int, ...]) -> jax.Array:
             """The place at `corner` with the first street there is, in the order of `turns` from the direction."""
             directions = (direction[:, None] + jnp.array(turns, jnp.int32)[None, :]) % 4
             first = jnp.argmax(streets[corner[:, None], directions], axis=1)
@@ -171,10 +171,13 @@ class GraphNav(base.Environment):
         stay = number[corner * 4 + direction]
         return number[-1] + 1, corner, direction, jnp.stack([along, left, right, stay], axis=1)
 
-    def step_env(self, key, state, action, params):
+    def step_env(
+        self, key: jax.Array, state: GraphNavState, action: jax.Array, params: GraphNavParams
+    ) -> tuple[jax.Array, GraphNavState, jax.Array, jax.Array, dict[str, jax.Array]]:
         """Walk, turn or collect; `key` is used for the next goal."""
         collected = (action == COLLECT) & (state.place == state.goal)
-        state = state.replace(
+        state = replace(
+            state,
             time=state.time + 1,
             place=state.next_place[state.place, action],
             goal=jnp.where(collected, draw_goal(key, state.place, state.places), state.goal),
@@ -183,7 +186,9 @@ class GraphNav(base.Environment):
         terminated = self.is_terminated(state, params)
         return observation, state, collected.astype(jnp.float32), terminated, {"soft_reset": collected}
 
-    def observe(self, key, state, action, params):
+    def observe(
+        self, key: jax.Array, state: GraphNavState, action: jax.Array | None, params: GraphNavParams
+    ) -> jax.Array:
         """The observation of `state`; it depends neither on `key` nor on `action`."""
         return state.symbol[jnp.stack([state.place, state.goal])]
 
@@ -191,7 +196,7 @@ class GraphNav(base.Environment):
     def num_actions(self) -> int:
         return 4
 
-    def observation_space(self, params) -> spaces.Box:
+    def observation_space(self, params: GraphNavParams) -> spaces.Box:
         return spaces.Box(0, self.symbols - 1, (2,), jnp.int32)
 
     def players(self) -> dict[str, Player]:
@@ -212,17 +217,21 @@ class GraphNav(base.Environment):
             "searcher": Player(self.begin_search, self.play_searcher),
         }
 
-    def play_oracle(self, key, player_state, state, params):
+    def play_oracle(
+        self, key: jax.Array, player_state: None, state: GraphNavState, params: GraphNavParams
+    ) -> tuple[None, jax.Array]:
         moves = state.next_place[:, :COLLECT]
         here = jnp.where(jnp.arange(self.symbols) == state.goal, 0, self.symbols)
         distance = distances(moves, jnp.ones(moves.shape, bool), here)
         onwards = jnp.argmin(distance[moves[state.place]])
         return player_state, jnp.where(state.place == state.goal, COLLECT, onwards)
 
-    def begin_search(self, params):
+    def begin_search(self, params: GraphNavParams) -> SearcherState:
         return SearcherState(jnp.zeros(self.symbols, bool), jnp.zeros((self.symbols, 3), bool))
 
-    def play_searcher(self, key, known, state, params):
+    def play_searcher(
+        self, key: jax.Array, known: SearcherState, state: GraphNavState, params: GraphNavParams
+    ) -> tuple[SearcherState, jax.Array]:
         # `state.next_place` is looked up only where it is foreseen, or, below, for the step now taken.
         moves = state.next_place[:, :COLLECT]
         visited = known.visited.at[state.place].set(True)
@@ -238,14 +247,14 @@ class GraphNav(base.Environment):
         foreseen = foreseen.at[reached, turned_back].max((action == LEFT) | (action == RIGHT))
         return SearcherState(visited, foreseen), action
 
-    def render(self, state, params) -> np.ndarray:
+    def render(self, state: GraphNavState, params: GraphNavParams) -> np.ndarray:
         """A map of the neighbourhood for spectators: uint8 [H, W, 3], `drawing.CELL` per corner.
 
         Triangles point along the street that is looked at. Vermillion: the agent. Green: the goal.
         """
         image = np.full((GRID * drawing.CELL, GRID * drawing.CELL, 3), 40.0)
 
-        def draw(place, shape, colour):
+        def draw(place: int, shape: np.ndarray, colour: drawing.Colour) -> None:
             y, x = np.array(divmod(int(state.corner[place]), GRID)) * drawing.CELL
             turned = np.rot90(shape, -int(state.direction[place]))
             drawing.paint(image[y : y + drawing.CELL, x : x + drawing.CELL], turned, colour)
@@ -258,12 +267,12 @@ class GraphNav(base.Environment):
         return np.round(image).astype(np.uint8)
 
 
-def grow_streets(key, junctions):
+def grow_streets(key: jax.Array, junctions: jax.Array) -> jax.Array:
     """A network of streets, bool [CORNERS, 4] by corner and direction, grown from the corner in the middle."""
     corners, directions = np.arange(CORNERS, dtype=np.int32), np.arange(4, dtype=np.int32)
     middle = CORNERS // 2
 
-    def visit(step, carry):
+    def visit(step: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         streets, found = carry  # `found`: when a corner was, infinity where it was not, or has been visited
         count_key, street_key, order_key = jax.random.split(jax.random.fold_in(key, step), 3)
         corner = jnp.argmin(found).astype(jnp.int32)
@@ -284,20 +293,20 @@ def grow_streets(key, junctions):
     return jax.lax.fori_loop(0, junctions, visit, (jnp.zeros((CORNERS, 4), bool), found))[0]
 
 
-def draw_goal(key, place, places):
+def draw_goal(key: jax.Array, place: jax.Array, places: jax.Array) -> jax.Array:
     """Any of `places` but `place`, int32."""
     # The remainder's bias is below (number of places) / 2**32, and it takes one draw instead of `randint`'s two.
     drawn = (jax.random.bits(key, (), jnp.uint32) % (places - 1).astype(jnp.uint32)).astype(jnp.int32)
     return drawn + (drawn >= place).astype(jnp.int32)
 
 
-def distances(moves, foreseen, start):
+def distances(moves: jax.Array, foreseen: jax.Array, start: jax.Array) -> jax.Array:
     """Steps from each place to the nearest goal, int32 [places], given the most that it takes from each, `start`.
 
     `moves`, int32 [places, A]: the place that each action leads to; only the `foreseen` ones, bool [places, A], count.
     """
 
-    def relax(carry):
+    def relax(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         distance, _ = carry
         onwards = jnp.where(foreseen, distance[moves], moves.shape[0]).min(axis=1)
         shorter = jnp.minimum(distance, onwards + 1)

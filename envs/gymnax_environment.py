@@ -21,6 +21,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ class GymnaxConfig(base.EnvironmentConfig):
     settings: tuple[str, ...] = ()
     """Values, as `name=value`, of its gymnax parameters or of the arguments it is constructed with."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.id not in gymnax.registered_envs:
             nearest = difflib.get_close_matches(self.id, gymnax.registered_envs, n=1, cutoff=0.0)[0]
@@ -82,7 +83,9 @@ class GymnaxConfig(base.EnvironmentConfig):
             self.id, tuple((name, value) for name, value in values.items() if name in arguments)
         )
         changed = {name: value for name, value in values.items() if name in parameters}
-        params = environment.default_params.replace(**{name: as_numpy(value) for name, value in changed.items()})
+        params = dataclasses.replace(
+            environment.default_params, **{name: as_numpy(value) for name, value in changed.items()}
+        )
         if params.max_steps_in_episode < 1:
             raise ValueError(f"max_steps_in_episode is {params.max_steps_in_episode}, but must be at least 1.")
         if not isinstance(space := environment.original.action_space(params), spaces.Discrete):
@@ -110,29 +113,31 @@ class GymnaxEnvironment(base.Environment):
     def default_params(self) -> environment.EnvParams:
         params = self.original.default_params
         names = [field.name for field in dataclasses.fields(params)]
-        return params.replace(**{name: as_numpy(getattr(params, name)) for name in names})
+        return dataclasses.replace(params, **{name: as_numpy(getattr(params, name)) for name in names})
 
-    def reset_env(self, key, params):
+    def reset_env(self, key: jax.Array, params: environment.EnvParams) -> tuple[Any, Any]:
         with their_rules():
             observation, state = self.original.reset_env(key, params)
             return self.adapt(observation, params), jax.tree.map(of_type(None), state)
 
-    def step_env(self, key, state, action, params):
+    def step_env(
+        self, key: jax.Array, state: Any, action: Any, params: environment.EnvParams
+    ) -> tuple[Any, Any, jax.Array, jax.Array, dict[str, Any]]:
         with their_rules():
             observation, next_state, reward, terminated, _ = self.original.step_env(key, state, action, params)
             next_state = jax.tree.map(lambda new, old: of_type(old.dtype)(new), next_state, state)
             observation = self.adapt(observation, params)
             return observation, next_state, of_type(jnp.float32)(reward), of_type(jnp.bool_)(terminated), {}
 
-    def adapt(self, observation, params):
+    def adapt(self, observation: Any, params: environment.EnvParams) -> Any:
         """The observation with the types of its space."""
         return in_space(self.observation_space(params), observation)
 
-    def is_terminated(self, state, params):
+    def is_terminated(self, state: Any, params: environment.EnvParams) -> jax.Array:
         with their_rules():
             return self.original.is_terminated(state, params)
 
-    def is_truncated(self, state, params):
+    def is_truncated(self, state: Any, params: environment.EnvParams) -> jax.Array:
         with their_rules():
             return self.original.is_truncated(state, params)
 
@@ -140,10 +145,10 @@ class GymnaxEnvironment(base.Environment):
     def num_actions(self) -> int:
         return self.action_space(self.default_params).n
 
-    def action_space(self, params) -> spaces.Discrete:
+    def action_space(self, params: environment.EnvParams) -> spaces.Discrete:
         return self.original.action_space(params)
 
-    def observation_space(self, params) -> spaces.Space:
+    def observation_space(self, params: environment.EnvParams) -> spaces.Space:
         return self.original.observation_space(params)
 
 
@@ -161,25 +166,25 @@ def construct(id: str, arguments: tuple[tuple[str, Any], ...] = ()) -> environme
 
 
 @contextlib.contextmanager
-def their_rules():
+def their_rules() -> Iterator[None]:
     """In which gymnax's code runs: it leans on JAX to convert types and ranks, also where its caller forbids that."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
 
-def of_type(dtype):
+def of_type(dtype: Any) -> Callable[[Any], jax.Array]:
     """A function that makes an array of this type; of its own if None, but not weakly typed."""
     return lambda value: jax.lax.convert_element_type(value, jnp.result_type(value) if dtype is None else dtype)
 
 
-def in_space(space: spaces.Space, observation: Any) -> Any:
+def in_space(space: Any, observation: Any) -> Any:
     """An observation, an array or a dict, with the types of its space."""
     if isinstance(space, spaces.Dict):
         return {name: in_space(part, observation[name]) for name, part in space.spaces.items()}
     return of_type(space.dtype)(observation)
 
 
-def as_numpy(value):
+def as_numpy(value: Any) -> np.ndarray:
     """A parameter as a NumPy array, of the type that JAX would give it."""
     return np.asarray(value, jnp.result_type(value))
 

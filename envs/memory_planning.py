@@ -23,6 +23,7 @@ The cell in column x and row y, from the upper left, is number `y * size + x`.
 
 import math
 from dataclasses import dataclass, replace
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,7 @@ class MemoryPlanningConfig(base.EnvironmentConfig):
     trial_length: int = 100
     """Steps on one board."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for field, least in (("size", 2), ("trial_length", 1)):
             if getattr(self, field) < least:
@@ -62,11 +63,11 @@ class MemoryPlanningConfig(base.EnvironmentConfig):
     def make(self) -> tuple["MemoryPlanning", "MemoryPlanningParams"]:
         """The environment and its parameters."""
         params = MemoryPlanningParams(
-            max_steps_in_episode=base.trial_steps(self.trial_length), size=np.int32(self.size)
+            max_steps_in_episode=base.trial_steps(self.trial_length), size=base.parameter(np.int32(self.size))
         )
         return MemoryPlanning(self.symbols), params
 
-    def splits(self) -> dict[str, "MemoryPlanningConfig"]:
+    def splits(self) -> dict[str, Self]:
         """Other boards, as far as there are symbols for them, and longer trials."""
         sizes = {f"size={size}": replace(self, size=size) for size in (3, 5, 6) if size**2 <= self.symbols}
         lengths = {f"trial_length={n}": replace(self, trial_length=n) for n in (200, 400, 800)}
@@ -105,7 +106,7 @@ class MemoryPlanning(base.Environment):
     def default_params(self) -> MemoryPlanningParams:
         return MemoryPlanningConfig(size=min(4, math.isqrt(self.symbols)), symbols=self.symbols).make()[1]
 
-    def reset_env(self, key, params):
+    def reset_env(self, key: jax.Array, params: MemoryPlanningParams) -> tuple[jax.Array, MemoryPlanningState]:
         """Begin a trial; `key` is used for the board, the start and the first goal."""
         deal_key, start_key, goal_key = jax.random.split(key, 3)
         cell = jax.random.randint(start_key, (), 0, params.size**2, jnp.int32)
@@ -117,17 +118,20 @@ class MemoryPlanning(base.Environment):
         )
         return self.observe(key, state, None, params), state
 
-    def draw_goal(self, key, cell, params):
+    def draw_goal(self, key: jax.Array, cell: jax.Array, params: MemoryPlanningParams) -> jax.Array:
         """Any cell but `cell`, int32."""
         # The remainder's bias is below (number of cells) / 2**32, and it takes one draw instead of `randint`'s two.
         others = (params.size**2 - 1).astype(jnp.uint32)
         drawn = (jax.random.bits(key, (), jnp.uint32) % others).astype(jnp.int32)
         return drawn + (drawn >= cell).astype(jnp.int32)
 
-    def step_env(self, key, state, action, params):
+    def step_env(
+        self, key: jax.Array, state: MemoryPlanningState, action: jax.Array, params: MemoryPlanningParams
+    ) -> tuple[jax.Array, MemoryPlanningState, jax.Array, jax.Array, dict[str, jax.Array]]:
         """Move or collect; `key` is used for the next goal."""
         collected = (action == COLLECT) & (state.cell == state.goal)
-        state = state.replace(
+        state = replace(
+            state,
             time=state.time + 1,
             cell=self.move(state.cell, action, params),
             goal=jnp.where(collected, self.draw_goal(key, state.cell, params), state.goal),
@@ -136,13 +140,15 @@ class MemoryPlanning(base.Environment):
         terminated = self.is_terminated(state, params)
         return observation, state, collected.astype(jnp.float32), terminated, {"soft_reset": collected}
 
-    def move(self, cell, action, params):
+    def move(self, cell: jax.Array, action: jax.Array, params: MemoryPlanningParams) -> jax.Array:
         """The cell, int32, that `action` leads to from `cell`."""
         move = jnp.asarray(MOVES)[action]
         x, y = (cell % params.size + move[0]) % params.size, (cell // params.size + move[1]) % params.size
         return y * params.size + x
 
-    def observe(self, key, state, action, params):
+    def observe(
+        self, key: jax.Array, state: MemoryPlanningState, action: jax.Array | None, params: MemoryPlanningParams
+    ) -> jax.Array:
         """The observation of `state`; it depends neither on `key` nor on `action`."""
         return state.dealt[jnp.stack([state.cell, state.goal])]
 
@@ -150,7 +156,7 @@ class MemoryPlanning(base.Environment):
     def num_actions(self) -> int:
         return len(MOVES)
 
-    def observation_space(self, params) -> spaces.Box:
+    def observation_space(self, params: MemoryPlanningParams) -> spaces.Box:
         return spaces.Box(0, self.symbols - 1, (2,), jnp.int32)
 
     def players(self) -> dict[str, Player]:
@@ -170,10 +176,14 @@ class MemoryPlanning(base.Environment):
             "searcher": Player(lambda params: jnp.zeros(self.symbols, bool), self.play_searcher),
         }
 
-    def play_oracle(self, key, player_state, state, params):
+    def play_oracle(
+        self, key: jax.Array, player_state: None, state: MemoryPlanningState, params: MemoryPlanningParams
+    ) -> tuple[None, jax.Array]:
         return player_state, self.approach(state.cell, state.goal, params)
 
-    def play_searcher(self, key, visited, state, params):
+    def play_searcher(
+        self, key: jax.Array, visited: jax.Array, state: MemoryPlanningState, params: MemoryPlanningParams
+    ) -> tuple[jax.Array, jax.Array]:
         cells = jnp.arange(self.symbols, dtype=jnp.int32)
         visited = visited | (cells == state.cell)
         x, y = self.way(state.cell, cells, params)
@@ -184,20 +194,20 @@ class MemoryPlanning(base.Environment):
         target = jnp.where(visited[state.goal], state.goal, nearest)
         return visited, self.approach(state.cell, target, params)
 
-    def way(self, cell, target, params):
+    def way(self, cell: jax.Array, target: jax.Array, params: MemoryPlanningParams) -> tuple[jax.Array, jax.Array]:
         """A shortest way from `cell` to `target`: cells to the right and downwards, int32 each."""
         half = (params.size - 1) // 2
         x = (target % params.size - cell % params.size + half) % params.size - half
         y = (target // params.size - cell // params.size + half) % params.size - half
         return x, y
 
-    def approach(self, cell, target, params):
+    def approach(self, cell: jax.Array, target: jax.Array, params: MemoryPlanningParams) -> jax.Array:
         """The action that leads from `cell` closer to `target`, or collects there."""
         x, y = self.way(cell, target, params)
         vertical = jnp.where(y < 0, UP, jnp.where(y > 0, DOWN, COLLECT))
         return jnp.where(x < 0, LEFT, jnp.where(x > 0, RIGHT, vertical))
 
-    def render(self, state, params) -> np.ndarray:
+    def render(self, state: MemoryPlanningState, params: MemoryPlanningParams) -> np.ndarray:
         """A picture of the board for spectators: uint8 [H, W, 3], `drawing.CELL` per cell.
 
         x runs to the right, y down. Numbers: the symbols. Disc: the agent. Green: the goal.

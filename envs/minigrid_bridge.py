@@ -52,11 +52,8 @@ def play_minigrid(environment_id: str, policy: Policy, num_episodes: int, seed: 
     batch = min(num_episodes, MOST_AT_ONCE)
     environments = [gymnasium.make(environment_id) for _ in range(batch)]
     seeds = np.random.SeedSequence(seed).generate_state(num_episodes)
-    result = Episodes(
-        outcomes={"success": np.zeros(num_episodes, bool)},
-        total=np.zeros(num_episodes, np.float32),
-        length=np.zeros(num_episodes, np.int32),
-    )
+    success = np.zeros(num_episodes, bool)
+    total, length = np.zeros(num_episodes, np.float32), np.zeros(num_episodes, np.int32)
 
     def begin(row: int, episode: int) -> dict[str, Any]:
         return environments[row].reset(seed=int(seeds[episode]))[0]
@@ -72,15 +69,15 @@ def play_minigrid(environment_id: str, policy: Policy, num_episodes: int, seed: 
         }
         state, chosen = policy.step(state, observation, action, reward, reset)
         action, reward, reset = np.array(chosen, np.int32), np.zeros(batch, np.float32), np.zeros(batch, bool)
-        for row in playing:
+        for row in playing.tolist():
             episode = episodes[row]
             observations[row], reward[row], terminated, truncated, _ = environments[row].step(int(action[row]))
-            result.total[episode] += reward[row]
-            result.length[episode] += 1
+            total[episode] += reward[row]
+            length[episode] += 1
             if terminated or truncated:
-                result.outcomes["success"][episode] = reward[row] > 0  # all that is ever rewarded
+                success[episode] = reward[row] > 0  # all that is ever rewarded
                 episodes[row] += batch
                 if episodes[row] < num_episodes:
                     observations[row] = begin(row, episodes[row])
                 action[row], reward[row], reset[row] = -1, 0, True
-    return result
+    return Episodes({"success": success}, total, length)

@@ -23,11 +23,12 @@ sees all three objects at once.
 Coordinates are `(x, y)`: x grows to the east, y to the south.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import struct
 from gymnax.environments import spaces
 
@@ -72,7 +73,7 @@ class MiniGridMemoryConfig(base.EnvironmentConfig):
     max_steps: int | None = None
     """Steps after which an episode is truncated; as in MiniGrid, 5 x size^2, if not given."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.size < 7 or self.size % 2 == 0:
             raise ValueError(f"size is {self.size}, but must be an odd number of at least 7.")
@@ -84,9 +85,9 @@ class MiniGridMemoryConfig(base.EnvironmentConfig):
         longest = self.size - 3
         params = MiniGridMemoryParams(
             max_steps_in_episode=base.trial_steps(5 * self.size**2 if self.max_steps is None else self.max_steps),
-            size=np.int32(self.size),
-            min_hallway_end=np.int32(4 if self.random_length else longest),
-            max_hallway_end=np.int32(longest),
+            size=base.parameter(np.int32(self.size)),
+            min_hallway_end=base.parameter(np.int32(4 if self.random_length else longest)),
+            max_hallway_end=base.parameter(np.int32(longest)),
         )
         return MiniGridMemory(), params
 
@@ -135,7 +136,9 @@ class MiniGridMemory(base.Environment):
     def default_params(self) -> MiniGridMemoryParams:
         return MiniGridMemoryConfig().make()[1]
 
-    def reset_env(self, key, params):
+    def reset_env(
+        self, key: jax.Array, params: MiniGridMemoryParams
+    ) -> tuple[dict[str, jax.Array], MiniGridMemoryState]:
         """Draw length, objects and start."""
         key_length, key_objects, key_start = jax.random.split(key, 3)
         hallway_end = jax.random.randint(key_length, (), params.min_hallway_end, params.max_hallway_end + 1, jnp.int32)
@@ -151,12 +154,15 @@ class MiniGridMemory(base.Environment):
         )
         return self.observe(key, state, None, params), state
 
-    def step_env(self, key, state, action, params):
+    def step_env(
+        self, key: jax.Array, state: MiniGridMemoryState, action: jax.Array, params: MiniGridMemoryParams
+    ) -> tuple[dict[str, jax.Array], MiniGridMemoryState, jax.Array, jax.Array, dict[str, jax.Array]]:
         """Turn or step. Nothing is random: `key` is not used."""
         turn = (action == RIGHT).astype(jnp.int32) - (action == LEFT).astype(jnp.int32)
         ahead = state.position + step_towards(state.direction)
         steps = (action == FORWARD) & (content(ahead[0], ahead[1], state, params) == EMPTY)
-        state = state.replace(
+        state = replace(
+            state,
             time=state.time + 1,
             position=jnp.where(steps, ahead, state.position),
             direction=(state.direction + turn) % 4,
@@ -166,28 +172,30 @@ class MiniGridMemory(base.Environment):
         reward = jnp.where(success, self.success_reward(state, params), 0)
         return self.observe(key, state, action, params), state, reward, arm != 0, {"success": success}
 
-    def success_reward(self, state, params):
+    def success_reward(self, state: MiniGridMemoryState, params: MiniGridMemoryParams) -> jax.Array:
         """The reward for success in the step that led to `state`: MiniGrid's, rounded to float32."""
         # As a quotient of integers, which is rounded once. XLA replaces a division by what many environments share with
         # a product, which rounds differently; adding a zero that it cannot know to be one keeps it from that.
         tenths = 10 * params.max_steps_in_episode + jnp.minimum(state.time, 0)
         return (tenths - 9 * state.time).astype(jnp.float32) / tenths.astype(jnp.float32)
 
-    def observe(self, key, state, action, params):
+    def observe(
+        self, key: jax.Array, state: MiniGridMemoryState, action: jax.Array | None, params: MiniGridMemoryParams
+    ) -> dict[str, jax.Array]:
         """The observation of `state`; it depends neither on `key` nor on `action`."""
         objects = view(state, params)
         colours = jnp.where(objects == WALL, GREY, jnp.where(objects > WALL, GREEN, 0))
         image = jnp.stack([objects, colours, jnp.zeros_like(objects)], axis=-1)
         return {"image": image, "direction": state.direction}
 
-    def is_terminated(self, state, params):
+    def is_terminated(self, state: MiniGridMemoryState, params: MiniGridMemoryParams) -> jax.Array:
         return arm_of(state, params) != 0
 
     @property
     def num_actions(self) -> int:
         return 7
 
-    def observation_space(self, params) -> spaces.Dict:
+    def observation_space(self, params: MiniGridMemoryParams) -> spaces.Dict:
         image = spaces.Box(0, NUM_SYMBOLS - 1, (VIEW, VIEW, 3), jnp.uint8)
         return spaces.Dict({"image": image, "direction": spaces.Discrete(4)})
 
@@ -203,19 +211,25 @@ class MiniGridMemory(base.Environment):
             "memoryless": Player(lambda params: None, self.play_memoryless),
         }
 
-    def play_oracle(self, key, player_state, state, params):
+    def play_oracle(
+        self, key: jax.Array, player_state: None, state: MiniGridMemoryState, params: MiniGridMemoryParams
+    ) -> tuple[None, jax.Array]:
         return player_state, go_to_arm(matching_arm(state), state)
 
-    def play_memoryless(self, key, player_state, state, params):
+    def play_memoryless(
+        self, key: jax.Array, player_state: None, state: MiniGridMemoryState, params: MiniGridMemoryParams
+    ) -> tuple[None, jax.Array]:
         return player_state, go_to_arm(jnp.where(jax.random.bernoulli(key), -1, 1), state)
 
-    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+    def facts(
+        self, before: MiniGridMemoryState, action: jax.Array, state: MiniGridMemoryState, params: MiniGridMemoryParams
+    ) -> dict[str, base.Fact]:
         """The object in the start room: 0 key, 1 ball. It is in view where another one would change the view."""
-        swapped = state.replace(cue=KEY + BALL - state.cue)
+        swapped = replace(state, cue=KEY + BALL - state.cue)
         in_view = jnp.any(view(swapped, params) != view(state, params))
         return {"object": base.Fact((state.cue == BALL).astype(jnp.int32), in_view)}
 
-    def render(self, state, params) -> np.ndarray:
+    def render(self, state: MiniGridMemoryState, params: MiniGridMemoryParams) -> np.ndarray:
         """A picture for spectators: uint8 [H, W, 3], `drawing.CELL` per cell.
 
         Light cells are those that the agent, an arrow, sees. Framed in green: where it ought to go.
@@ -225,7 +239,7 @@ class MiniGridMemory(base.Environment):
         objects = np.asarray(content(x, y, state, params))
         picture = np.full((size * drawing.CELL, size * drawing.CELL, 3), 25.0)
 
-        def draw(cell, shape, colour):
+        def draw(cell: npt.ArrayLike, shape: np.ndarray, colour: drawing.Colour) -> None:
             column, row = np.asarray(cell) * drawing.CELL
             drawing.paint(picture[row : row + drawing.CELL, column : column + drawing.CELL], shape, colour)
 
@@ -254,19 +268,21 @@ class MiniGridMemory(base.Environment):
         return np.round(picture).astype(np.uint8)
 
 
-def step_towards(direction):
+def step_towards(direction: jax.Array) -> jax.Array:
     """The change of `(x, y)` by a step in `direction`, int32 [2]."""
     dx = (direction == EAST).astype(jnp.int32) - (direction == WEST).astype(jnp.int32)
     dy = (direction == SOUTH).astype(jnp.int32) - (direction == NORTH).astype(jnp.int32)
     return jnp.stack([dx, dy])
 
 
-def middle(params):
+def middle(params: MiniGridMemoryParams) -> jax.Array:
     """The y of the hallway."""
     return params.size // 2
 
 
-def content(x, y, state, params):
+def content(
+    x: jax.Array | np.ndarray, y: jax.Array | np.ndarray, state: MiniGridMemoryState, params: MiniGridMemoryParams
+) -> jax.Array:
     """The symbols of what is on the cells `(x, y)`, int32 and of any shape; outside the grid everything is wall."""
     end, last = state.hallway_end, params.size - 1
     offset = y - middle(params)
@@ -283,7 +299,7 @@ def content(x, y, state, params):
     return jnp.where(in_arms & (offset == 2), KEY + BALL - state.north, objects).astype(jnp.int32)
 
 
-def view(state, params):
+def view(state: MiniGridMemoryState, params: MiniGridMemoryParams) -> jax.Array:
     """The symbols of what the agent sees, uint8 [7, 7] by column and row.
 
     In each row, beginning with its own, the agent sees the cells beside those that it sees through, and so on to both
@@ -292,7 +308,7 @@ def view(state, params):
     dx, dy = step_towards(state.direction)
     bits = np.arange(VIEW, dtype=np.int32)
 
-    def look(reached, ahead):
+    def look(reached: jax.Array, ahead: jax.Array) -> tuple[jax.Array, jax.Array]:
         """One row. `reached`, and all that is said of its cells, has a bit for each: they are computed all at once."""
         x = state.position[0] + dx * ahead - dy * ASIDE
         y = state.position[1] + dy * ahead + dx * ASIDE
@@ -310,23 +326,23 @@ def view(state, params):
         return beside, jnp.where(seen == 1, objects, UNSEEN).astype(jnp.uint8)
 
     # A loop, though a short one: unrolled, XLA computes the rows again for each other row.
-    _, objects = jax.lax.scan(look, jnp.int32(1 << VIEW // 2), AHEAD, reverse=True)
+    _, objects = jax.lax.scan(look, jnp.int32(1 << VIEW // 2), jnp.asarray(AHEAD), reverse=True)
     return objects.T
 
 
-def arm_of(state, params):
+def arm_of(state: MiniGridMemoryState, params: MiniGridMemoryParams) -> jax.Array:
     """Where the agent stands: -1 beside the object in the northern arm, 1 in the southern, 0 elsewhere."""
     x, y = state.position
     # There is no way to an arm but past the crossing, and an episode ends one cell beside it.
     return jnp.where(x == state.hallway_end + 1, y - middle(params), 0)
 
 
-def matching_arm(state):
+def matching_arm(state: MiniGridMemoryState) -> jax.Array:
     """The arm of the object that is also in the start room, -1 or 1."""
     return jnp.where(state.north == state.cue, -1, 1)
 
 
-def go_to_arm(arm, state):
+def go_to_arm(arm: jax.Array, state: MiniGridMemoryState) -> jax.Array:
     """The action that leads on to the object in `arm`, -1 or 1, looking east until the crossing."""
     at_crossing = state.position[0] == state.hallway_end + 1
     turn = jnp.where(arm < 0, LEFT, RIGHT)

@@ -33,6 +33,7 @@ Cells are numbered row by row from the upper left, `y * size + x`. Directions co
 import functools
 import math
 from dataclasses import dataclass, replace
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +86,7 @@ class MultiObjectNavigationConfig(base.EnvironmentConfig):
     step_reward: float = -0.003
     """Reward for every step."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for field, least in (("size", 7), ("view_size", 3)):
             value = getattr(self, field)
@@ -107,16 +108,16 @@ class MultiObjectNavigationConfig(base.EnvironmentConfig):
         """The environment and its parameters."""
         params = MultiObjectNavigationParams(
             max_steps_in_episode=base.trial_steps(self.trial_length),
-            episode_limit=np.int32(self.episode_limit),
-            rooms=np.int32(self.rooms),
-            objects=np.int32(self.objects),
-            success_reward=np.float32(self.success_reward),
-            distance_reward=np.float32(self.distance_reward),
-            step_reward=np.float32(self.step_reward),
+            episode_limit=base.parameter(np.int32(self.episode_limit)),
+            rooms=base.parameter(np.int32(self.rooms)),
+            objects=base.parameter(np.int32(self.objects)),
+            success_reward=base.parameter(np.float32(self.success_reward)),
+            distance_reward=base.parameter(np.float32(self.distance_reward)),
+            step_reward=base.parameter(np.float32(self.step_reward)),
         )
         return MultiObjectNavigation(self.size, self.categories, self.view_size, self.reach, self.pose), params
 
-    def splits(self) -> dict[str, "MultiObjectNavigationConfig"]:
+    def splits(self) -> dict[str, Self]:
         """Trials eight times as long, as published; and a larger house, rooms and objects in proportion if they fit."""
         size = self.size + 6
         more = (size - 1) ** 2 / (self.size - 1) ** 2
@@ -128,7 +129,7 @@ class MultiObjectNavigationConfig(base.EnvironmentConfig):
         }
 
 
-def most_rooms(size):
+def most_rooms(size: int) -> int:
     """So many rooms a house can always be divided into.
 
     A room can be divided if it is at least seven cells long, so while there are rooms of more than five by five. With a
@@ -137,7 +138,7 @@ def most_rooms(size):
     return math.ceil(((size - 1) / 6) ** 2)
 
 
-def least_floor(size, rooms):
+def least_floor(size: int, rooms: int) -> int:
     """Cells that walls leave in every house. A wall is at most as long as the house is inside, and has a door."""
     return (size - 2) ** 2 - (rooms - 1) * (size - 3)
 
@@ -215,7 +216,9 @@ class MultiObjectNavigation(base.Environment):
     def default_params(self) -> MultiObjectNavigationParams:
         return MultiObjectNavigationConfig(size=self.size, rooms=1, objects=1).make()[1]
 
-    def reset_env(self, key, params):
+    def reset_env(
+        self, key: jax.Array, params: MultiObjectNavigationParams
+    ) -> tuple[dict[str, jax.Array], MultiObjectNavigationState]:
         """Begin a trial; `key` is used for the house, its objects and the first episode."""
         house_key, object_key, episode_key = jax.random.split(key, 3)
         codes = build_house(house_key, self.size, params.rooms)
@@ -239,7 +242,7 @@ class MultiObjectNavigation(base.Environment):
         )
         return self.describe(view, state), state
 
-    def survey(self, codes):
+    def survey(self, codes: jax.Array) -> House:
         """All that is known of a house with these `codes`, int32 [size, size]."""
         is_wall = codes == WALL
         is_object = codes[None] == OBJECT + jnp.arange(self.categories, dtype=jnp.int32)[:, None, None]
@@ -253,7 +256,9 @@ class MultiObjectNavigation(base.Environment):
             distances=walking_distances(is_wall, self.near(is_wall, is_object)).reshape(self.categories, -1),
         )
 
-    def step_env(self, key, state, action, params):
+    def step_env(
+        self, key: jax.Array, state: MultiObjectNavigationState, action: jax.Array, params: MultiObjectNavigationParams
+    ) -> tuple[dict[str, jax.Array], MultiObjectNavigationState, jax.Array, jax.Array, dict[str, jax.Array]]:
         """Walk, turn or stop, and begin the next episode where this one ended; `key` is used for that."""
         house = state.house
         ahead = state.cell + jnp.asarray(self.ahead())[state.direction]
@@ -300,11 +305,17 @@ class MultiObjectNavigation(base.Environment):
         terminated = self.is_terminated(next_state, params)
         return self.describe(view, next_state), next_state, reward, terminated, info
 
-    def observe(self, key, state, action, params):
+    def observe(
+        self,
+        key: jax.Array,
+        state: MultiObjectNavigationState,
+        action: jax.Array | None,
+        params: MultiObjectNavigationParams,
+    ) -> dict[str, jax.Array]:
         """The observation of `state`; it depends neither on `key` nor on `action`."""
         return self.describe(self.look(state.house.codes, state.cell, state.direction), state)
 
-    def describe(self, view, state):
+    def describe(self, view: jax.Array, state: MultiObjectNavigationState) -> dict[str, jax.Array]:
         """The observation, given the `view`, int32 [view_size**2]."""
         observation = {
             "view": view.astype(jnp.uint8).reshape(self.view_size, self.view_size),
@@ -322,15 +333,15 @@ class MultiObjectNavigation(base.Environment):
             observation["pose"] = jnp.concatenate([position, jnp.stack([-turned[1], turned[0]]).astype(jnp.float32)])
         return observation
 
-    def coordinates(self, cell):
+    def coordinates(self, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`(x, y)` of a cell."""
         return cell % self.size, cell // self.size
 
-    def ahead(self):
+    def ahead(self) -> np.ndarray:
         """Change of a cell's number by a step in each direction, int32 [4]."""
         return DIRECTIONS @ np.array([1, self.size], np.int32)
 
-    def look(self, codes, cell, direction):
+    def look(self, codes: jax.Array, cell: jax.Array, direction: jax.Array) -> jax.Array:
         """The codes of the cells before the agent, int32 [view_size**2]; those of the house are int32 [4, size**2]."""
         x, y = self.coordinates(cell)
         last = self.size - 1
@@ -346,11 +357,11 @@ class MultiObjectNavigation(base.Environment):
         walls = jnp.where(seen[None] == WALL, bits, np.uint32(0)).sum(axis=1, dtype=jnp.uint32)
         return jnp.where((walls[:, None] & lines).any(axis=0), HIDDEN, seen)
 
-    def is_found(self, view, goal):
+    def is_found(self, view: jax.Array, goal: jax.Array) -> jax.Array:
         """Whether an object of category `goal` is within reach in the `view`."""
         return ((view == OBJECT + goal) & jnp.asarray(sight(self.view_size, self.reach)[2])).any()
 
-    def near(self, is_wall, is_object):
+    def near(self, is_wall: jax.Array, is_object: jax.Array) -> jax.Array:
         """From which cells an object is within reach and not hidden, bool [categories, size, size]."""
         near = jnp.zeros(is_object.shape, bool)
         for x in range(-self.reach, self.reach + 1):
@@ -366,7 +377,7 @@ class MultiObjectNavigation(base.Environment):
     def num_actions(self) -> int:
         return 4
 
-    def observation_space(self, params) -> spaces.Dict:
+    def observation_space(self, params: MultiObjectNavigationParams) -> spaces.Dict:
         parts = {
             "view": spaces.Box(0, OBJECT + self.categories - 1, (self.view_size, self.view_size), jnp.uint8),
             "goal": spaces.Discrete(self.categories),
@@ -388,8 +399,10 @@ class MultiObjectNavigation(base.Environment):
         """
         return {"oracle": Player(lambda params: None, self.play_oracle)}
 
-    def play_oracle(self, key, player_state, state, params):
-        def finds(direction):
+    def play_oracle(
+        self, key: jax.Array, player_state: None, state: MultiObjectNavigationState, params: MultiObjectNavigationParams
+    ) -> tuple[None, jax.Array]:
+        def finds(direction: jax.Array) -> jax.Array:
             return self.is_found(self.look(state.house.codes, state.cell, direction), state.goal)
 
         directions = jnp.arange(4, dtype=jnp.int32)
@@ -402,7 +415,7 @@ class MultiObjectNavigation(base.Environment):
         there = jnp.where(state.distance > 0, FORWARD, STOP)
         return player_state, jnp.where(turn == 0, there, jnp.where(turn == 3, LEFT, RIGHT))
 
-    def render(self, state, params) -> np.ndarray:
+    def render(self, state: MultiObjectNavigationState, params: MultiObjectNavigationParams) -> np.ndarray:
         """A plan of the house for spectators: uint8 [H, W, 3], half of `drawing.CELL` per cell.
 
         Numbers: the objects by category, green those to find. Vermillion: the agent, pointing where it looks; what it
@@ -432,7 +445,7 @@ class MultiObjectNavigation(base.Environment):
         return np.round(half).astype(np.uint8)
 
 
-def draw_episode(key, house):
+def draw_episode(key: jax.Array, house: House) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Where the agent wakes up and looks, and the category to find, int32 each."""
     # One word is enough for all three: their bias is below (cells x directions x categories) / 2**32.
     word = jax.random.bits(key, (), jnp.uint32)
@@ -444,24 +457,24 @@ def draw_episode(key, house):
     return house.floor[place], direction, house.present[category]
 
 
-def path_efficiency(shortest, walked):
+def path_efficiency(shortest: jax.Array, walked: jax.Array) -> jax.Array:
     """Length of the shortest path over that of the path walked, float32; both count as at least one cell."""
     shortest, walked = (jnp.maximum(length, 1).astype(jnp.float32) for length in (shortest, walked))
     return shortest / jnp.maximum(shortest, walked)
 
 
-def cells_between(x, y):
+def cells_between(x: int, y: int) -> list[tuple[int, int]]:
     """The cells on the line from (0, 0) to (x, y) between the two, as `(x, y)`."""
     length = max(abs(x), abs(y))
 
-    def nearest(numerator):  # of numerator / length, halves towards 0
+    def nearest(numerator: int) -> int:  # of numerator / length, halves towards 0
         return int(math.copysign((2 * abs(numerator) + length - 1) // (2 * length), numerator))
 
     return [(nearest(x * step), nearest(y * step)) for step in range(1, length)]
 
 
 @functools.cache
-def sight(view_size, reach):
+def sight(view_size: int, reach: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lines of sight in the view, N = view_size**2 cells, each a bit of W = ceil(N / 32) words.
 
     Returns:
@@ -480,7 +493,7 @@ def sight(view_size, reach):
     return bits, lines, ahead**2 + aside**2 <= reach**2
 
 
-def build_house(key, size, rooms):
+def build_house(key: jax.Array, size: int, rooms: jax.Array) -> jax.Array:
     """Walls, doors and floor, int32 [size, size].
 
     Walls between rooms have even coordinates and doors odd ones, so that no wall ends at a door.
@@ -488,7 +501,9 @@ def build_house(key, size, rooms):
     coordinates = jnp.stack(jnp.meshgrid(*[jnp.arange(size, dtype=jnp.int32)] * 2, indexing="xy"))
     outside = jnp.any((coordinates == 0) | (coordinates == size - 1), axis=0)
 
-    def divide(number, carry):
+    def divide(
+        number: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         house, first, last = carry  # of each room [rooms, 2], the first and the last of its columns and of its rows
         room_key, wall_key, *door_keys = jax.random.split(jax.random.fold_in(key, number), 4)
         sides = last - first + 1
@@ -498,7 +513,7 @@ def build_house(key, size, rooms):
         axis = jnp.argmax(sides[room])  # 0: the wall is a part of a column, 1: of a row
         begin, end, side = first[room], last[room], sides[room]
 
-        def draw(key, count):
+        def draw(key: jax.Array, count: jax.Array) -> jax.Array:
             return jax.random.randint(key, (), 0, count, jnp.int32)
 
         wall = begin[axis] + MIN_ROOM + 2 * draw(wall_key, (side[axis] - 2 * MIN_ROOM + 1) // 2)
@@ -516,7 +531,7 @@ def build_house(key, size, rooms):
     return jax.lax.fori_loop(1, rooms, divide, (jnp.where(outside, WALL, FLOOR).astype(jnp.int32), first, last))[0]
 
 
-def place_objects(key, house, objects, categories):
+def place_objects(key: jax.Array, house: jax.Array, objects: jax.Array, categories: int) -> jax.Array:
     """`house` with so many `objects` on cells without walls, each of a random one of `categories`."""
     cell_key, category_key = jax.random.split(key)
     luck = jnp.where(house == WALL, jnp.inf, jax.random.uniform(cell_key, house.shape)).ravel()
@@ -525,14 +540,14 @@ def place_objects(key, house, objects, categories):
     return jnp.where(rank < objects, OBJECT + category, house)
 
 
-def walking_distances(is_wall, near):
+def walking_distances(is_wall: jax.Array, near: jax.Array) -> jax.Array:
     """Cells to walk from each cell to the nearest that is `near`, int32 like `near`, bool [categories, size, size].
 
     The number of cells from walls, and if none is near.
     """
     never = jnp.int32(is_wall.size)
 
-    def relax(carry):
+    def relax(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         distance, _ = carry
         nearest = functools.reduce(jnp.minimum, [jnp.roll(distance, step, axis) for step in (-1, 1) for axis in (1, 2)])
         shorter = jnp.where(is_wall[None], never, jnp.minimum(distance, nearest + 1))

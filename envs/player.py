@@ -4,12 +4,13 @@
 knows everything. A player is two pure functions for one environment; `vmap` them for many.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Player(NamedTuple):
@@ -21,18 +22,20 @@ class Player(NamedTuple):
     """`act(key, player_state, env_state, env_params) -> (player_state, action)`, once per step."""
 
 
-def play(environment, env_params, player: Player, key, num_environments: int, num_steps: int) -> jax.Array:
+def play(
+    environment: Any, env_params: Any, player: Player, key: jax.Array, num_environments: int, num_steps: int
+) -> jax.Array:
     """Let `player` act in B = `num_environments` environments for T = `num_steps` steps from the start of a trial.
 
     Trials that end are followed by new ones. `key` feeds the environments and what the player draws.
     Returns the rewards, float32 [T, B].
     """
 
-    def play_one(key):
+    def play_one(key: jax.Array) -> jax.Array:
         reset_key, step_key = jax.random.split(key)
         _, env_state = environment.reset(reset_key, env_params)
 
-        def step(carry, key):
+        def step(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
             player_state, env_state = carry
             act_key, step_key = jax.random.split(key)
             player_state, action = player.act(act_key, player_state, env_state, env_params)
@@ -50,15 +53,15 @@ def play(environment, env_params, player: Player, key, num_environments: int, nu
 class Episodes(NamedTuple):
     """How B episodes went."""
 
-    outcomes: dict[str, jax.Array]
+    outcomes: Mapping[str, jax.Array | np.ndarray]
     """Outcomes that the environment names, of the last step, each `[B]`."""
-    total: jax.Array
+    total: jax.Array | np.ndarray
     """Sum of rewards, float32 [B]."""
-    length: jax.Array
+    length: jax.Array | np.ndarray
     """Steps, int32 [B]."""
 
 
-def play_episodes(environment, env_params, player: Player, key, num_episodes: int) -> Episodes:
+def play_episodes(environment: Any, env_params: Any, player: Player, key: jax.Array, num_episodes: int) -> Episodes:
     """Let `player` act in B = `num_episodes` environments until the first episode of each is over."""
 
     class Progress(NamedTuple):
@@ -68,7 +71,7 @@ def play_episodes(environment, env_params, player: Player, key, num_episodes: in
         over: jax.Array
         episode: Episodes
 
-    def step(progress):
+    def step(progress: Progress) -> Progress:
         key, act_key, step_key = jax.random.split(progress.key, 3)
         player_state, action = player.act(act_key, progress.player_state, progress.env_state, env_params)
         _, env_state, reward, terminated, truncated, info = environment.step(
@@ -78,14 +81,13 @@ def play_episodes(environment, env_params, player: Player, key, num_episodes: in
         episode = Episodes({name: info[name] for name in environment.outcomes}, total, length)
         return Progress(key, player_state, env_state, terminated | truncated, episode)
 
-    def play_one(key):
+    def play_one(key: jax.Array) -> Episodes:
         reset_key, step_key = jax.random.split(key)
         _, env_state = environment.reset(reset_key, env_params)
-        progress = Progress(step_key, player.initial_state(env_params), env_state, jnp.bool_(False), None)
-        shapes = jax.eval_shape(lambda: step(progress._replace(episode=Episodes({}, jnp.float32(0), jnp.int32(0)))))
-        progress = progress._replace(
-            episode=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.episode)
-        )
+        nothing = Episodes({}, jnp.float32(0), jnp.int32(0))
+        progress = Progress(step_key, player.initial_state(env_params), env_state, jnp.bool_(False), nothing)
+        shapes = jax.eval_shape(step, progress).episode
+        progress = progress._replace(episode=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
         return jax.lax.while_loop(lambda progress: ~progress.over, step, progress).episode
 
     return jax.jit(jax.vmap(play_one))(jax.random.split(key, num_episodes))

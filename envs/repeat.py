@@ -19,6 +19,7 @@ that asks what a memory can do sets `previous_action=False`.
 """
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ class RepeatFirstConfig(base.EnvironmentConfig):
     length: int = 51
     """Steps of an episode."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         _check(self, symbols=2, length=1)
 
@@ -50,7 +51,7 @@ class RepeatFirstConfig(base.EnvironmentConfig):
         """The environment and its parameters."""
         return RepeatFirst(self.symbols), base.EnvParams(max_steps_in_episode=base.trial_steps(self.length))
 
-    def splits(self) -> dict[str, "RepeatFirstConfig"]:
+    def splits(self) -> dict[str, Self]:
         """The lengths of POPGym's levels, as far as they are longer."""
         return {f"length={n}": replace(self, length=n) for n in (51, 415, 831) if n > self.length}
 
@@ -66,7 +67,7 @@ class RepeatPreviousConfig(base.EnvironmentConfig):
     k: int = 4
     """Which symbol to name: the k-th latest, the one in sight included."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         _check(self, symbols=2, length=1, k=2)
         if self.k > self.length:
@@ -76,12 +77,12 @@ class RepeatPreviousConfig(base.EnvironmentConfig):
         """The environment and its parameters."""
         return RepeatPrevious(self.symbols, self.k), base.EnvParams(max_steps_in_episode=base.trial_steps(self.length))
 
-    def splits(self) -> dict[str, "RepeatPreviousConfig"]:
+    def splits(self) -> dict[str, Self]:
         """The lengths of POPGym's levels, as far as they are longer; k stays, since no policy can know another."""
         return {f"length={n}": replace(self, length=n) for n in (51, 103, 155) if n > self.length}
 
 
-def _check(config, **least):
+def _check(config: base.EnvironmentConfig, **least: int) -> None:
     for field, value in least.items():
         if getattr(config, field) < value:
             raise ValueError(f"{field} is {getattr(config, field)}, but must be at least {value}.")
@@ -118,21 +119,23 @@ class Repeat(base.Environment):
         """The step in which an answer counts first."""
         raise NotImplementedError
 
-    def show(self, shown, symbol):
+    def show(self, shown: jax.Array, symbol: jax.Array) -> jax.Array:
         """What is kept, int32 [kept], when `symbol` follows."""
         raise NotImplementedError
 
-    def reset_env(self, key, params):
+    def reset_env(self, key: jax.Array, params: base.EnvParams) -> tuple[jax.Array, RepeatState]:
         """Show the first symbol."""
         # All that are kept are the first one, until others have come.
         shown = jnp.full(self.kept, self.draw_symbol(key))
         state = RepeatState(time=jnp.int32(0), shown=shown, right=jnp.int32(0))
         return self.observe(key, state, None, params), state
 
-    def draw_symbol(self, key):
+    def draw_symbol(self, key: jax.Array) -> jax.Array:
         return base.integer_below(self.symbols, jax.random.bits(key, (), jnp.uint32))
 
-    def step_env(self, key, state, action, params):
+    def step_env(
+        self, key: jax.Array, state: RepeatState, action: jax.Array, params: base.EnvParams
+    ) -> tuple[jax.Array, RepeatState, jax.Array, jax.Array, dict[str, jax.Array]]:
         """Judge the answer; `key` is used for the next symbol."""
         counts = state.time >= self.first_answer
         right = action == state.shown[0]
@@ -148,18 +151,20 @@ class Repeat(base.Environment):
         observation = self.observe(key, state, action, params)
         return observation, state, jnp.where(counts, reward, 0), self.is_terminated(state, params), info
 
-    def observe(self, key, state, action, params):
+    def observe(
+        self, key: jax.Array, state: RepeatState, action: jax.Array | None, params: base.EnvParams
+    ) -> jax.Array:
         """The symbol in sight."""
         return state.shown[-1]
 
-    def is_terminated(self, state, params):
+    def is_terminated(self, state: RepeatState, params: base.EnvParams) -> jax.Array:
         return state.time >= params.max_steps_in_episode
 
     @property
     def num_actions(self) -> int:
         return self.symbols
 
-    def observation_space(self, params) -> spaces.Discrete:
+    def observation_space(self, params: base.EnvParams) -> spaces.Discrete:
         return spaces.Discrete(self.symbols)
 
     def players(self) -> dict[str, Player]:
@@ -175,13 +180,17 @@ class Repeat(base.Environment):
             "memoryless": Player(lambda params: None, self.play_memoryless),
         }
 
-    def play_oracle(self, key, player_state, state, params):
+    def play_oracle(
+        self, key: jax.Array, player_state: None, state: RepeatState, params: base.EnvParams
+    ) -> tuple[None, jax.Array]:
         return player_state, state.shown[0]
 
-    def play_memoryless(self, key, player_state, state, params):
+    def play_memoryless(
+        self, key: jax.Array, player_state: None, state: RepeatState, params: base.EnvParams
+    ) -> tuple[None, jax.Array]:
         return player_state, state.shown[-1]
 
-    def render(self, state, params) -> np.ndarray:
+    def render(self, state: RepeatState, params: base.EnvParams) -> np.ndarray:
         """A picture for spectators: uint8 [H, W, 3], `drawing.CELL` per card.
 
         The newest card, on the right, is in sight; the others are dark. The one to name has a green frame. The upper
@@ -210,17 +219,24 @@ class Repeat(base.Environment):
 class RepeatFirst(Repeat):
     """The gymnax environment that `RepeatFirstConfig` describes; see `Repeat`."""
 
-    kept = 2
-    first_answer = 0
+    @property
+    def kept(self) -> int:
+        return 2
+
+    @property
+    def first_answer(self) -> int:
+        return 0
 
     @property
     def default_params(self) -> base.EnvParams:
         return RepeatFirstConfig(self.symbols).make()[1]
 
-    def show(self, shown, symbol):
+    def show(self, shown: jax.Array, symbol: jax.Array) -> jax.Array:
         return jnp.stack([shown[0], symbol])
 
-    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+    def facts(
+        self, before: RepeatState, action: jax.Array, state: RepeatState, params: base.EnvParams
+    ) -> dict[str, base.Fact]:
         """The first symbol."""
         return {"first symbol": base.Fact(state.shown[0], state.time == 0)}
 
@@ -243,5 +259,5 @@ class RepeatPrevious(Repeat):
     def default_params(self) -> base.EnvParams:
         return RepeatPreviousConfig(self.symbols, max(51, self.k), self.k).make()[1]
 
-    def show(self, shown, symbol):
+    def show(self, shown: jax.Array, symbol: jax.Array) -> jax.Array:
         return jnp.concatenate([shown[1:], symbol[None]])

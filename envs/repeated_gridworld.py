@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import struct
 from gymnax.environments import spaces
 
@@ -49,7 +50,7 @@ class RepeatedGridworldConfig(base.EnvironmentConfig):
     trial_length: int = 200
     """Steps in a trial."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for field, least in (("size", 2), ("attempt_limit", 1), ("trial_length", 1)):
             if getattr(self, field) < least:
@@ -61,8 +62,8 @@ class RepeatedGridworldConfig(base.EnvironmentConfig):
         """The environment and its parameters."""
         params = RepeatedGridworldParams(
             max_steps_in_episode=base.trial_steps(self.trial_length),
-            attempt_limit=np.int32(self.attempt_limit),
-            recurrence=np.float32(self.recurrence),
+            attempt_limit=base.parameter(np.int32(self.attempt_limit)),
+            recurrence=base.parameter(np.float32(self.recurrence)),
         )
         return RepeatedGridworld(self.size), params
 
@@ -102,7 +103,7 @@ class RepeatedGridworld(base.Environment):
     def default_params(self) -> RepeatedGridworldParams:
         return RepeatedGridworldConfig(self.size).make()[1]
 
-    def reset_env(self, key, params):
+    def reset_env(self, key: jax.Array, params: RepeatedGridworldParams) -> tuple[jax.Array, RepeatedGridworldState]:
         """Begin a trial: draw the goal, and a cell to start from."""
         goal_key, start_key = jax.random.split(key)
         goal = self.draw_goal(goal_key)
@@ -111,20 +112,22 @@ class RepeatedGridworld(base.Environment):
         )
         return self.observe(key, state, None, params), state
 
-    def draw_goal(self, key):
+    def draw_goal(self, key: jax.Array) -> jax.Array:
         """Any cell."""
         return self.cell(jax.random.randint(key, (), 0, self.size**2, jnp.int32))
 
-    def draw_start(self, key, goal):
+    def draw_start(self, key: jax.Array, goal: jax.Array) -> jax.Array:
         """Any cell but the goal's."""
         index = jax.random.randint(key, (), 0, self.size**2 - 1, jnp.int32)
         return self.cell(index + (index >= goal[0] * self.size + goal[1]).astype(jnp.int32))
 
-    def cell(self, index):
+    def cell(self, index: jax.Array) -> jax.Array:
         """The cell (x, y) with this number, columns one after the other."""
         return jnp.stack([index // self.size, index % self.size])
 
-    def step_env(self, key, state, action, params):
+    def step_env(
+        self, key: jax.Array, state: RepeatedGridworldState, action: jax.Array, params: RepeatedGridworldParams
+    ) -> tuple[jax.Array, RepeatedGridworldState, jax.Array, jax.Array, dict[str, jax.Array]]:
         """Move, and begin the next attempt where this one ended; `key` is used for its goal and start."""
         position = self.move(state.position, action)
         attempt_succeeded = jnp.all(position == state.goal)
@@ -143,18 +146,22 @@ class RepeatedGridworld(base.Environment):
         info = {"soft_reset": soft_reset, "attempt_succeeded": attempt_succeeded}
         return observation, next_state, reward, self.is_terminated(next_state, params), info
 
-    def begin_attempt(self, key, goal, params):
+    def begin_attempt(
+        self, key: jax.Array, goal: jax.Array, params: RepeatedGridworldParams
+    ) -> tuple[jax.Array, jax.Array]:
         """The goal of the attempt after one with `goal`, and the cell to start from."""
         recurrence_key, goal_key, start_key = jax.random.split(key, 3)
         recurs = jax.random.uniform(recurrence_key) < params.recurrence
         goal = jnp.where(recurs, goal, self.draw_goal(goal_key))
         return goal, self.draw_start(start_key, goal)
 
-    def move(self, position, action):
+    def move(self, position: jax.Array, action: jax.Array) -> jax.Array:
         """The cell, int32 [2], that `action` leads to from `position`."""
         return jnp.clip(position + jnp.asarray(MOVES)[action], 0, self.size - 1)
 
-    def observe(self, key, state, action, params):
+    def observe(
+        self, key: jax.Array, state: RepeatedGridworldState, action: jax.Array | None, params: RepeatedGridworldParams
+    ) -> jax.Array:
         """The agent's cell."""
         return state.position
 
@@ -162,7 +169,7 @@ class RepeatedGridworld(base.Environment):
     def num_actions(self) -> int:
         return len(MOVES)
 
-    def observation_space(self, params) -> spaces.Box:
+    def observation_space(self, params: RepeatedGridworldParams) -> spaces.Box:
         return spaces.Box(0, self.size - 1, (2,), jnp.int32)
 
     def players(self) -> dict[str, Player]:
@@ -186,14 +193,18 @@ class RepeatedGridworld(base.Environment):
             players["memoryless"] = Player(lambda params: None, self.play_memoryless)
         return players
 
-    def play_oracle(self, key, player_state, state, params):
+    def play_oracle(
+        self, key: jax.Array, player_state: None, state: RepeatedGridworldState, params: RepeatedGridworldParams
+    ) -> tuple[None, jax.Array]:
         return player_state, self.approach(state.position, state.goal)
 
-    def play_searcher(self, key, possible, state, params):
+    def play_searcher(
+        self, key: jax.Array, possible: jax.Array, state: RepeatedGridworldState, params: RepeatedGridworldParams
+    ) -> tuple[jax.Array, jax.Array]:
         """`possible`: where the goal may be, bool [size, size] by x and y."""
-        cells = jnp.asarray(np.stack(np.indices((self.size, self.size), np.int32), axis=-1))
+        cells = jnp.asarray(np.moveaxis(np.indices((self.size, self.size), np.int32), 0, -1))
 
-        def at(cell):
+        def at(cell: jax.Array) -> jax.Array:
             return jnp.all(cells == cell, axis=-1)
 
         possible = possible & ~at(state.position[None, None])
@@ -207,20 +218,28 @@ class RepeatedGridworld(base.Environment):
         here = at(stepped_on[None, None])
         return jnp.where(jnp.all(stepped_on == state.goal), here, possible & ~here), action
 
-    def play_memoryless(self, key, player_state, state, params):
+    def play_memoryless(
+        self, key: jax.Array, player_state: None, state: RepeatedGridworldState, params: RepeatedGridworldParams
+    ) -> tuple[None, jax.Array]:
         return player_state, jnp.asarray(round_tour(self.size))[state.position[0], state.position[1]]
 
-    def approach(self, position, cell):
+    def approach(self, position: jax.Array, cell: jax.Array) -> jax.Array:
         """The action that leads from `position` closest to `cell`; both int32 [2]."""
         reached = self.move(position[None], jnp.arange(self.num_actions))
         return jnp.argmin(jnp.abs(reached - cell[None]).sum(-1)).astype(jnp.int32)
 
-    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+    def facts(
+        self,
+        before: RepeatedGridworldState,
+        action: jax.Array,
+        state: RepeatedGridworldState,
+        params: RepeatedGridworldParams,
+    ) -> dict[str, base.Fact]:
         """The goal's cell, shown by the reward for stepping on it; not if the goal was drawn anew right then."""
         reached = (action >= 0) & jnp.all(self.move(before.position, action) == state.goal)
         return {"goal": base.Fact(state.goal[0] * self.size + state.goal[1], reached)}
 
-    def render(self, state, params) -> np.ndarray:
+    def render(self, state: RepeatedGridworldState, params: RepeatedGridworldParams) -> np.ndarray:
         """A picture for spectators, who see the goal: uint8 [H, W, 3], `drawing.CELL` per cell.
 
         x runs to the right, y down. Blue: the goal. The agent is a disc.
@@ -228,7 +247,7 @@ class RepeatedGridworld(base.Environment):
         image = np.full((self.size * drawing.CELL, self.size * drawing.CELL, 3), 40.0)
         image[:: drawing.CELL] = image[:, :: drawing.CELL] = image[-1] = image[:, -1] = 75.0
 
-        def draw(cell, shape, colour):
+        def draw(cell: npt.ArrayLike, shape: np.ndarray, colour: drawing.Colour) -> None:
             x, y = np.asarray(cell) * drawing.CELL
             drawing.paint(image[y : y + drawing.CELL, x : x + drawing.CELL], shape, colour)
 

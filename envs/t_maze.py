@@ -21,7 +21,7 @@ any number of corridors (cues are drawn when a corridor is entered, so a state d
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ class TMazeConfig(base.EnvironmentConfig):
     time_limit: int | None = None
     """Steps after which an episode is truncated; 6 x (length + 1) x corridors, as published, if not given."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for field in ("corridors", "length", "min_length", "time_limit"):
             value = getattr(self, field)
@@ -81,18 +81,22 @@ class TMazeConfig(base.EnvironmentConfig):
 
     def make(self) -> tuple["TMaze", "TMazeParams"]:
         """The environment and its parameters."""
+        rewards = REWARDS[self.rewards]
         published_limit = 6 * (self.length + 1) * self.corridors
         params = TMazeParams(
             max_steps_in_episode=base.trial_steps(published_limit if self.time_limit is None else self.time_limit),
-            corridors=np.int32(self.corridors),
-            min_length=np.int32(self.length if self.regime == "fixed" else self.min_length),
-            max_length=np.int32(self.length),
-            normalise_by_actual=np.bool_(self.normalise_by == "actual"),
-            **{f"{name}_reward": np.float32(reward) for name, reward in REWARDS[self.rewards].items()},
+            corridors=base.parameter(np.int32(self.corridors)),
+            min_length=base.parameter(np.int32(self.length if self.regime == "fixed" else self.min_length)),
+            max_length=base.parameter(np.int32(self.length)),
+            normalise_by_actual=base.parameter(np.bool_(self.normalise_by == "actual")),
+            correct_turn_reward=base.parameter(np.float32(rewards["correct_turn"])),
+            wrong_turn_reward=base.parameter(np.float32(rewards["wrong_turn"])),
+            step_reward=base.parameter(np.float32(rewards["step"])),
+            idle_reward=base.parameter(np.float32(rewards["idle"])),
         )
         return TMaze(self.junction_flag), params
 
-    def splits(self) -> dict[str, "TMazeConfig"]:
+    def splits(self) -> dict[str, Self]:
         """The published cross-evaluation: other numbers of corridors, other lengths, and drawn lengths.
 
         Drawn lengths range from half of the longest to the longest, as in the published evaluation.
@@ -149,7 +153,7 @@ class TMaze(base.Environment):
     def default_params(self) -> TMazeParams:
         return TMazeConfig().make()[1]
 
-    def reset_env(self, key, params):
+    def reset_env(self, key: jax.Array, params: TMazeParams) -> tuple[jax.Array, TMazeState]:
         """Enter the first corridor."""
         cue, length = draw_corridor(key, params)
         state = TMazeState(
@@ -157,7 +161,9 @@ class TMaze(base.Environment):
         )
         return self.observe(key, state, None, params), state
 
-    def step_env(self, key, state, action, params):
+    def step_env(
+        self, key: jax.Array, state: TMazeState, action: jax.Array, params: TMazeParams
+    ) -> tuple[jax.Array, TMazeState, jax.Array, jax.Array, dict[str, jax.Array]]:
         """Move or turn; `key` is used for the next corridor."""
         at_junction = state.position >= state.length
         correct_turn = at_junction & (action == state.cue)
@@ -189,7 +195,7 @@ class TMaze(base.Environment):
         }
         return self.observe(key, state, action, params), state, reward, terminated, info
 
-    def observe(self, key, state, action, params):
+    def observe(self, key: jax.Array, state: TMazeState, action: jax.Array | None, params: TMazeParams) -> jax.Array:
         """The observation of `state`; it depends neither on `key` nor on `action`."""
         divisor = jnp.where(params.normalise_by_actual, state.length, params.max_length)
         # XLA replaces a division by what it knows to be shared with a product, which rounds differently from the
@@ -209,7 +215,7 @@ class TMaze(base.Environment):
     def num_actions(self) -> int:
         return 3
 
-    def observation_space(self, params) -> spaces.Box:
+    def observation_space(self, params: TMazeParams) -> spaces.Box:
         return spaces.Box(0.0, 1.0, (4 if self.junction_flag else 3,), jnp.float32)
 
     def players(self) -> dict[str, Player]:
@@ -228,10 +234,14 @@ class TMaze(base.Environment):
             "memoryless": Player(lambda params: None, self.play_memoryless),
         }
 
-    def play_oracle(self, key, player_state, state, params):
+    def play_oracle(
+        self, key: jax.Array, player_state: None, state: TMazeState, params: TMazeParams
+    ) -> tuple[None, jax.Array]:
         return player_state, jnp.where(state.position < state.length, FORWARD, state.cue)
 
-    def play_prober(self, key, player_state, state, params):
+    def play_prober(
+        self, key: jax.Array, player_state: tuple[jax.Array, jax.Array], state: TMazeState, params: TMazeParams
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         remembered, turned = player_state
         _, left, right, *_ = self.observe(key, state, None, params)
         at_start = (left + right) > 0
@@ -239,14 +249,18 @@ class TMaze(base.Environment):
         turns = ~at_start & ~turned
         return (remembered, turns), jnp.where(turns, remembered, FORWARD)
 
-    def play_memoryless(self, key, player_state, state, params):
+    def play_memoryless(
+        self, key: jax.Array, player_state: None, state: TMazeState, params: TMazeParams
+    ) -> tuple[None, jax.Array]:
         return player_state, jnp.where(state.position < state.length, FORWARD, LEFT)
 
-    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+    def facts(
+        self, before: TMazeState, action: jax.Array, state: TMazeState, params: TMazeParams
+    ) -> dict[str, base.Fact]:
         """The cue of the corridor: 0 left, 1 right."""
         return {"cue": base.Fact(state.cue - LEFT, state.position == 0)}
 
-    def render(self, state, params) -> np.ndarray:
+    def render(self, state: TMazeState, params: TMazeParams) -> np.ndarray:
         """A picture for spectators: uint8 [H, W, 3], `drawing.CELL` per cell.
 
         The corridor runs to the right, up is left of it. The arrow is the cue, bright while it can be seen. A green
@@ -255,7 +269,7 @@ class TMaze(base.Environment):
         columns = int(params.max_length) + 1
         image = np.full((4 * drawing.CELL, columns * drawing.CELL, 3), 40.0)
 
-        def tile(row, column):
+        def tile(row: int, column: int) -> np.ndarray:
             return image[row * drawing.CELL :, column * drawing.CELL :][: drawing.CELL, : drawing.CELL]
 
         cell = drawing.rectangle(0.03, 0.03, 0.97, 0.97)
@@ -277,7 +291,7 @@ class TMaze(base.Environment):
         return np.round(image).astype(np.uint8)
 
 
-def draw_corridor(key, params):
+def draw_corridor(key: jax.Array, params: TMazeParams) -> tuple[jax.Array, jax.Array]:
     """The cue and the length of a corridor, int32 each."""
     words = jax.random.bits(key, (2,), jnp.uint32)
     length = params.min_length + base.integer_below(params.max_length - params.min_length + 1, words[1])

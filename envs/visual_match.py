@@ -32,7 +32,7 @@ Cells are `(row, column)`, from the upper left.
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +127,7 @@ class VisualMatchConfig(base.EnvironmentConfig):
     final_reward: float = 10.0
     """Reward for the right door."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.explore not in get_args(Explore):
             allowed = " or ".join(map(repr, get_args(Explore)))
@@ -150,18 +150,18 @@ class VisualMatchConfig(base.EnvironmentConfig):
         # NumPy leaves: making an environment starts no JAX backend.
         params = VisualMatchParams(
             max_steps_in_episode=base.trial_steps(self.explore_steps + max(self.distractor_steps) + self.choose_steps),
-            explore_room=np.int32(PASSIVE_ROOM if self.explore == "passive" else ACTIVE_ROOM),
-            explore_steps=np.int32(self.explore_steps),
-            distractor_steps=np.array(self.distractor_steps, np.int32),
-            choose_steps=np.int32(self.choose_steps),
-            num_apples=np.int32(self.num_apples),
-            apple_reward=np.array(self.apple_reward, np.float32),
-            respawn_steps=np.int32(self.respawn_steps),
-            final_reward=np.float32(self.final_reward),
+            explore_room=base.parameter(np.int32(PASSIVE_ROOM if self.explore == "passive" else ACTIVE_ROOM)),
+            explore_steps=base.parameter(np.int32(self.explore_steps)),
+            distractor_steps=base.parameter(np.array(self.distractor_steps, np.int32)),
+            choose_steps=base.parameter(np.int32(self.choose_steps)),
+            num_apples=base.parameter(np.int32(self.num_apples)),
+            apple_reward=base.parameter(np.array(self.apple_reward, np.float32)),
+            respawn_steps=base.parameter(np.int32(self.respawn_steps)),
+            final_reward=base.parameter(np.float32(self.final_reward)),
         )
         return VisualMatch(self.num_colours), params
 
-    def splits(self) -> dict[str, "VisualMatchConfig"]:
+    def splits(self) -> dict[str, Self]:
         """Second phases of one length each, up to 11 times the longest trained one. All share one compilation."""
         same_shape = len(self.distractor_steps)
         return {
@@ -219,7 +219,7 @@ class VisualMatch(base.Environment):
     def default_params(self) -> VisualMatchParams:
         return VisualMatchConfig(num_colours=self.num_colours).make()[1]
 
-    def reset_env(self, key, params):
+    def reset_env(self, key: jax.Array, params: VisualMatchParams) -> tuple[jax.Array, VisualMatchState]:
         """Begin an episode; `key` is used for everything that is drawn."""
         keys = jax.random.split(key, 7)
         apples = jax.random.permutation(keys[0], len(APPLE_CELLS)) < params.num_apples
@@ -241,7 +241,9 @@ class VisualMatch(base.Environment):
         )
         return self.observe(key, state, None, params), state
 
-    def step_env(self, key, state, action, params):
+    def step_env(
+        self, key: jax.Array, state: VisualMatchState, action: jax.Array, params: VisualMatchParams
+    ) -> tuple[jax.Array, VisualMatchState, jax.Array, jax.Array, dict[str, jax.Array]]:
         """Move, collect or choose, and go on to the next phase. Nothing is random: `key` is not used."""
         room = self.room(state, params)
         position = self.move(room, state.position, action)
@@ -259,7 +261,8 @@ class VisualMatch(base.Environment):
 
         reward = jnp.where(apple, state.apple_reward, 0.0) + jnp.where(succeeds, params.final_reward, 0.0)
         phase_ends = (time == params.explore_steps) | (time == params.explore_steps + state.distractor_steps)
-        state = state.replace(
+        state = replace(
+            state,
             time=time,
             position=jnp.where(phase_ends, start_of(APPLE_ROOM), position),
             ripe_at=ripe_at,
@@ -269,18 +272,20 @@ class VisualMatch(base.Environment):
         info = {"success": chosen == state.colour, "apples": state.apples.astype(jnp.float32)}
         return self.observe(key, state, action, params), state, reward, self.is_terminated(state, params), info
 
-    def room(self, state, params):
+    def room(self, state: VisualMatchState, params: VisualMatchParams) -> jax.Array:
         """The index of the room the agent is in, int32."""
         collecting = state.time >= params.explore_steps
         choosing = state.time >= params.explore_steps + state.distractor_steps
         return jnp.where(choosing, DOOR_ROOM, jnp.where(collecting, APPLE_ROOM, params.explore_room))
 
-    def move(self, room, position, action):
+    def move(self, room: int | jax.Array, position: jax.Array, action: jax.Array) -> jax.Array:
         """The cell, int32 [2], that `action` leads to from `position`; walls hold the agent back."""
         ahead = position + jnp.asarray(MOVES)[action]
         return jnp.where(jnp.asarray(np.isin(ROOMS, ("#", "?")))[room, ahead[0], ahead[1]], position, ahead)
 
-    def observe(self, key, state, action, params):
+    def observe(
+        self, key: jax.Array | None, state: VisualMatchState, action: jax.Array | None, params: VisualMatchParams
+    ) -> jax.Array:
         """The observation of `state`; it depends neither on `key` nor on `action`."""
         things = jnp.asarray(things_around(self.num_colours))
         room = self.room(state, params)
@@ -289,7 +294,7 @@ class VisualMatch(base.Environment):
         middle[VIEW // 2, VIEW // 2] = True
         return jnp.where(jnp.asarray(middle), jnp.uint8(AGENT), self.symbols(state)[seen])
 
-    def symbols(self, state):
+    def symbols(self, state: VisualMatchState) -> jax.Array:
         """How each thing looks, see `things_around`, uint8."""
         shown = jnp.arange(len(PLACES)) == state.place
         looks = [
@@ -300,7 +305,7 @@ class VisualMatch(base.Environment):
         ]
         return jnp.concatenate([look.astype(jnp.uint8) for look in looks])
 
-    def is_terminated(self, state, params):
+    def is_terminated(self, state: VisualMatchState, params: VisualMatchParams) -> jax.Array:
         return state.time >= params.explore_steps + state.distractor_steps + params.choose_steps
 
     @property
@@ -311,7 +316,7 @@ class VisualMatch(base.Environment):
     def num_actions(self) -> int:
         return len(MOVES)
 
-    def observation_space(self, params) -> spaces.Box:
+    def observation_space(self, params: VisualMatchParams) -> spaces.Box:
         return spaces.Box(0, COLOUR + self.num_colours - 1, (VIEW, VIEW), jnp.uint8)
 
     def players(self) -> dict[str, Player]:
@@ -327,14 +332,16 @@ class VisualMatch(base.Environment):
             "memoryless": Player(lambda params: None, functools.partial(self.act, False)),
         }
 
-    def act(self, knows_colour, key, player_state, state, params):
+    def act(
+        self, knows_colour: bool, key: jax.Array, player_state: None, state: VisualMatchState, params: VisualMatchParams
+    ) -> tuple[None, jax.Array]:
         door = jnp.argmax(state.door_colours == state.colour) if knows_colour else 0
         door_column = jnp.asarray(self.door_cells)[door, 1]
         row, column = state.position
         sideways = jnp.where(column > door_column, LEFT, RIGHT)
         to_door = jnp.where((row > 3) | (column == door_column), UP, sideways)  # beside the other doors
 
-        def steps_to(cell):
+        def steps_to(cell: jax.Array) -> jax.Array:
             return jnp.abs(jnp.asarray(APPLE_CELLS) - cell[None]).sum(-1)
 
         # Before it can take the apple under its feet, the agent must leave the cell and come back.
@@ -344,13 +351,15 @@ class VisualMatch(base.Environment):
         to_apple = jnp.argmin(jax.vmap(steps_to)(reached)[:, nearest])
         return player_state, jnp.where(self.room(state, params) == DOOR_ROOM, to_door, to_apple)
 
-    def facts(self, before, action, state, params) -> dict[str, base.Fact]:
+    def facts(
+        self, before: VisualMatchState, action: jax.Array, state: VisualMatchState, params: VisualMatchParams
+    ) -> dict[str, base.Fact]:
         """The colour of the right door, while the agent sees it in the first phase."""
         exploring = state.time < params.explore_steps
         in_view = (self.observe(None, state, action, params) >= COLOUR).any()
         return {"colour": base.Fact(state.colour, exploring & in_view)}
 
-    def render(self, state, params) -> np.ndarray:
+    def render(self, state: VisualMatchState, params: VisualMatchParams) -> np.ndarray:
         """A picture of one environment for spectators: uint8 [H, W, 3], `drawing.CELL` per cell.
 
         The room, dimmed where the agent (white) does not see it. Below it the colour to remember, and beside that the
@@ -366,7 +375,7 @@ class VisualMatch(base.Environment):
         rows, columns = symbols.shape
         image = np.full(((rows + 1) * drawing.CELL, columns * drawing.CELL, 3), 255.0)
 
-        def tile(row, column):
+        def tile(row: int, column: int) -> np.ndarray:
             return image[row * drawing.CELL :, column * drawing.CELL :][: drawing.CELL, : drawing.CELL]
 
         for row, column in np.ndindex(rows, columns):

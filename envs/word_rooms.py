@@ -34,6 +34,7 @@ Cells are `(row, column)`, from the upper left.
 
 import functools
 from dataclasses import dataclass, replace
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +97,7 @@ class WordRoomsConfig(base.EnvironmentConfig):
     num_words: int = 72
     """Number of words; 72 are enough for four episodes with five distractors each."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for field, least in (("episodes", 1), ("phase_steps", 1), ("num_words", OBJECTS_IN_ROOM)):
             if getattr(self, field) < least:
@@ -129,16 +130,16 @@ class WordRoomsConfig(base.EnvironmentConfig):
         # NumPy leaves: making an environment starts no JAX backend.
         params = WordRoomsParams(
             max_steps_in_episode=base.trial_steps(self.episodes * phases * self.phase_steps),
-            distractors=np.array(self.distractors, np.int32),
-            episodes=np.int32(self.episodes),
-            rebind=np.bool_(self.rebind),
-            distractor_reward=np.float32(self.distractor_reward),
-            naming_reward=np.float32(self.naming_reward),
-            phase_steps=np.int32(self.phase_steps),
+            distractors=base.parameter(np.array(self.distractors, np.int32)),
+            episodes=base.parameter(np.int32(self.episodes)),
+            rebind=base.parameter(np.bool_(self.rebind)),
+            distractor_reward=base.parameter(np.float32(self.distractor_reward)),
+            naming_reward=base.parameter(np.float32(self.naming_reward)),
+            phase_steps=base.parameter(np.int32(self.phase_steps)),
         )
         return WordRooms(self.room_size, self.view_size, self.num_shapes, self.num_colours, self.num_words), params
 
-    def splits(self) -> dict[str, "WordRoomsConfig"]:
+    def splits(self) -> dict[str, Self]:
         """More distractors than trained on, and chains of episodes. All share one compilation.
 
         The paper's last version (October 2021) reports those called `headline`, its first one (May 2021) those called
@@ -149,7 +150,7 @@ class WordRoomsConfig(base.EnvironmentConfig):
         matrix = [(1, distractors) for distractors in (5, 10, 20)]
         matrix += [(episodes, distractors) for episodes in (2, 3, 4) for distractors in (0, 1, 5)]
 
-        def name(episodes, distractors):
+        def name(episodes: int, distractors: int) -> str:
             parts = [reported.get((episodes, distractors), ""), f"episodes_{episodes}" if episodes > 1 else ""]
             return "_".join(filter(None, [*parts, f"distractors_{distractors}"]))
 
@@ -230,7 +231,7 @@ class WordRooms(base.Environment):
     def default_params(self) -> WordRoomsParams:
         return WordRoomsConfig().make()[1]
 
-    def reset_env(self, key, params):
+    def reset_env(self, key: jax.Array, params: WordRoomsParams) -> tuple[dict[str, jax.Array], WordRoomsState]:
         """Begin a trial; `key` is used for what it teaches and for the first room."""
         seed_key, room_key = jax.random.split(key)
         seed = (jax.random.bits(seed_key) >> 1).astype(jnp.int32)
@@ -250,7 +251,15 @@ class WordRooms(base.Environment):
         )
         return self.observe(key, state, None, params), state
 
-    def enter(self, key, seed, episode, phase, distractors, params) -> Room:
+    def enter(
+        self,
+        key: jax.Array,
+        seed: jax.Array,
+        episode: jax.Array,
+        phase: jax.Array,
+        distractors: jax.Array,
+        params: WordRoomsParams,
+    ) -> Room:
         """Draw the room of a phase; `key` is used for all but the lesson, which follows from `seed`.
 
         `distractors` are those of the episode, and drawn if it begins.
@@ -279,7 +288,9 @@ class WordRooms(base.Environment):
             distractors=distractors,
         )
 
-    def lesson(self, seed, episode, lesson, params):
+    def lesson(
+        self, seed: jax.Array, episode: jax.Array, lesson: jax.Array, params: WordRoomsParams
+    ) -> tuple[jax.Array, jax.Array]:
         """The objects of a lesson and their words, int32 [3] each. Lesson 0 is the episode's own, then distractors."""
         lessons_before = episode * (1 + params.distractors.max()) + lesson
         purposes = jnp.stack([jnp.int32(0), 1 + lessons_before])
@@ -293,7 +304,9 @@ class WordRooms(base.Environment):
         words = 1 + ((numbers[None] < own) | ties).sum(-1, dtype=jnp.int32)
         return objects, words
 
-    def step_env(self, key, state, action, params):
+    def step_env(
+        self, key: jax.Array, state: WordRoomsState, action: jax.Array, params: WordRoomsParams
+    ) -> tuple[dict[str, jax.Array], WordRoomsState, jax.Array, jax.Array, dict[str, jax.Array]]:
         """Move, hear or answer, and go on to the next phase; `key` is used for its room."""
         room, final, testing = state.room, self.is_final(state), self.is_test(state)
         position = self.move(state.position, action)
@@ -327,7 +340,7 @@ class WordRooms(base.Environment):
             ),
         )
 
-        def share(part, whole):
+        def share(part: jax.Array, whole: jax.Array) -> jax.Array:
             return part.astype(jnp.float32) / jnp.maximum(whole, 1).astype(jnp.float32)
 
         no_distractors = next_state.distractors_over == 0
@@ -349,19 +362,21 @@ class WordRooms(base.Environment):
     def start(self) -> jax.Array:
         return jnp.full(2, self.room_size // 2, jnp.int32)
 
-    def is_final(self, state):
+    def is_final(self, state: WordRoomsState) -> jax.Array:
         """Whether this phase is an episode's final test."""
         return state.phase == 1 + 2 * state.room.distractors
 
-    def is_test(self, state):
+    def is_test(self, state: WordRoomsState) -> jax.Array:
         """Whether this phase is a test, of a distractor or the final one."""
         return self.is_final(state) | ((state.phase > 0) & (state.phase % 2 == 0))
 
-    def move(self, position, action):
+    def move(self, position: jax.Array, action: jax.Array) -> jax.Array:
         """The cell, int32 [2], that `action` leads to from `position`; walls hold the agent back."""
         return jnp.clip(position + jnp.asarray(MOVES)[action], 0, self.room_size - 1)
 
-    def observe(self, key, state, action, params):
+    def observe(
+        self, key: jax.Array, state: WordRoomsState, action: jax.Array | None, params: WordRoomsParams
+    ) -> dict[str, jax.Array]:
         """The observation of `state`; it depends neither on `key` nor on `action`."""
         border = self.view_size // 2
         empty_room = np.pad(np.full((self.room_size,) * 2, FLOOR, np.uint8), border, constant_values=WALL)
@@ -379,14 +394,14 @@ class WordRooms(base.Environment):
             "question": testing.astype(jnp.int32),
         }
 
-    def is_terminated(self, state, params):
+    def is_terminated(self, state: WordRoomsState, params: WordRoomsParams) -> jax.Array:
         return state.episode >= params.episodes
 
     @property
     def num_actions(self) -> int:
         return len(MOVES)
 
-    def observation_space(self, params) -> spaces.Dict:
+    def observation_space(self, params: WordRoomsParams) -> spaces.Dict:
         return spaces.Dict(
             {
                 "room": spaces.Box(0, OBJECT + self.num_objects - 1, (self.view_size, self.view_size), jnp.uint8),
@@ -409,7 +424,9 @@ class WordRooms(base.Environment):
             "memoryless": Player(lambda params: None, functools.partial(self.act, False)),
         }
 
-    def act(self, knows_words, key, player_state, state, params):
+    def act(
+        self, knows_words: bool, key: jax.Array, player_state: None, state: WordRoomsState, params: WordRoomsParams
+    ) -> tuple[None, jax.Array]:
         room, testing = state.room, self.is_test(state)
         distances = jnp.abs(room.cells - state.position[None]).sum(-1)
         apart = jnp.where(state.heard[None], 0, jnp.abs(room.cells[:, None] - room.cells[None]).sum(-1)).sum(-1)
@@ -426,7 +443,7 @@ class WordRooms(base.Environment):
         wrong_answer = testing & jnp.any(on_object & (jnp.arange(OBJECTS_IN_ROOM) != target)[None], axis=-1)
         return player_state, jnp.argmin(jnp.where(wrong_answer, far, cost))
 
-    def render(self, state, params) -> np.ndarray:
+    def render(self, state: WordRoomsState, params: WordRoomsParams) -> np.ndarray:
         """A picture of one environment for spectators: uint8 [H, W, 3], `drawing.CELL` per cell.
 
         The room, dimmed where the agent (white) does not see it. Below it the three objects with their words as
@@ -441,10 +458,10 @@ class WordRooms(base.Environment):
         floor[:] = 190.0
         floor[::cell_size] = floor[:, ::cell_size] = 165.0
 
-        def tile(row, column):
+        def tile(row: int, column: int) -> np.ndarray:
             return image[row * cell_size :, column * cell_size :][:cell_size, :cell_size]
 
-        def paint_object(tile, thing):
+        def paint_object(tile: np.ndarray, thing: int) -> None:
             shape, colour = divmod(int(thing), self.num_colours)
             drawing.paint(tile, SHAPES[shape] - 1.5, drawing.BLACK)
             drawing.paint(tile, SHAPES[shape], COLOURS[colour])
@@ -470,12 +487,12 @@ class WordRooms(base.Environment):
         return np.round(image).astype(np.uint8)
 
 
-def below(limit, number) -> jax.Array:
+def below(limit: jax.typing.ArrayLike, number: jax.Array) -> jax.Array:
     """A `number` drawn from 0 to 1 as an integer from 0 to `limit` - 1, int32."""
     return (number * jnp.asarray(limit, jnp.float32)).astype(jnp.int32)
 
 
-def different(limit: int, numbers) -> jax.Array:
+def different(limit: int, numbers: jax.Array) -> jax.Array:
     """Three `numbers` drawn from 0 to 1 as different integers from 0 to `limit` - 1, in random order: int32 [3]."""
     first, second, third = below(limit - np.arange(OBJECTS_IN_ROOM), numbers)
     second += (second >= first).astype(jnp.int32)
