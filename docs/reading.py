@@ -15,6 +15,7 @@ SHORT_TITLES = {
     "diagnostics": "Repeat First and Previous",
     "environments": "First runs",
     "speed": "Speed",
+    "statistics": "Intervals over few seeds",
 }
 """Titles in the navigation of folders of `experiments/results`, in its order; others follow with their own titles."""
 

@@ -63,6 +63,12 @@ def test_the_interval_of_three_seeds_is_students():
     assert interquartile_difference(scores, [10, 20, 30], paired=False, limits=(-20, 1))[1:] == (-20, 1)
 
 
+def test_one_of_five_seeds_that_fails_is_not_forgotten():
+    """It is left out of the mean of the middle, but among other seeds most might fail: percentiles reach down to it."""
+    found = interquartile_mean([1.0, 1.0, 0.0, 1.0, 1.0], (0.0, 1.0))
+    assert tuple(found) == (1, 0, 1)
+
+
 def test_tasks_are_drawn_apart():
     """Where the seeds of a task agree it adds nothing to the interval, however much it differs from others."""
     apart = np.array([[0.0, 1.0], [0.2, 1.0], [0.1, 1.0], [0.4, 1.0]])
@@ -165,6 +171,7 @@ def test_interval_of_newcombe(ahead, all_of):
             variance = end * (1 - end) * (1 + more * ((1 - end) / (2 - end) + end / (1 + end))) / 9
             assert (found.value - end) ** 2 == pytest.approx(1.959964**2 * variance, rel=1e-5)
     assert (found.high == 1) == (ahead == 9) and (found.low == 0) == (ahead == 0)
+    assert found.high - found.low > 0.4  # also where every run is ahead of every other
     mirrored = probability_of_improvement(others, [1.0, 1.5, 2.0])
     np.testing.assert_allclose([1 - mirrored.high, 1 - mirrored.low], [found.low, found.high], atol=1e-9)
 

@@ -308,11 +308,11 @@ def add(rows: dict[str, Any], method: str, seeds: int, truth: float, interval: I
 def print_table(title: str, figures: Mapping[str, Mapping[str, Mapping[int, Mapping[str, float]]]]) -> None:
     """Prints coverage and, in brackets, width, by number of seeds."""
     columns = sorted({seeds for rows in figures.values() for row in rows.values() for seeds in row})
-    print(f"\n{title}\n{'':44}" + "".join(f"{f'{seeds} seeds':>17}" for seeds in columns))
+    print(f"\n{title}\n{'':44}" + "".join(f"{f'{seeds} seeds':>21}" for seeds in columns))
     for population, rows in figures.items():
         print(population)
         for method, row in rows.items():
-            print(f"  {method:42}" + "".join(f"{_cell(row.get(seeds)):>17}" for seeds in columns), flush=True)
+            print(f"  {method:42}" + "".join(f"{_cell(row.get(seeds)):>21}" for seeds in columns), flush=True)
 
 
 def _cell(found: Mapping[str, float] | None) -> str:
