@@ -47,14 +47,15 @@ from experiments.benchmarks.memories import compare_memories
 from experiments.benchmarks.timing import measure, prepare
 from experiments.command_line import UsageError
 from experiments.config import Config, config_to_dict, look_up, make_policy
-from experiments.runs.folder import build
+from experiments.runs.folder import build, settings_of
+from memrl.advantage import trajectory_advantage
 from memrl.files import check_writable
 from memrl.memory import MEMORIES, MemoryConfig, state_bytes_per_env
-from memrl.ppo import learn, trajectory_advantage
+from memrl.ppo import learn
 from memrl.rollout import ActorState, Trajectory, rollout
 from memrl.sharding import AXIS, split_specs
 from memrl.tracking import environment_record, write_json
-from memrl.training import make_optimizer
+from memrl.training import TrainState, make_optimizer
 
 WINDOW = 256
 """Steps in one measurement of acting: several segments, so that closing them counts."""
@@ -162,7 +163,7 @@ def measure_training(config: Config, mesh: Mesh, repeats: int) -> dict[str, Any]
     """The figures of the training step and of its parts."""
     environment, env_params = config.env.make()
     policy, ppo = make_policy(config, environment, env_params), config.ppo
-    optimizer = make_optimizer(ppo, config.num_updates)
+    optimizer = make_optimizer(ppo.hyperparameters(), config.num_updates * ppo.gradient_steps)
 
     def act_at_random(actor: ActorState) -> tuple[ActorState, Any]:
         def step(actor: ActorState, _: None) -> tuple[ActorState, Any]:
@@ -181,28 +182,32 @@ def measure_training(config: Config, mesh: Mesh, repeats: int) -> dict[str, Any]
         return rollout(policy, environment, env_params, params, actor, ppo.unroll_length)
 
     def learn_from(params: Any, optimizer_state: Any, actor: ActorState, trajectory: Trajectory, key: jax.Array) -> Any:
-        advantage = trajectory_advantage(trajectory, jnp.zeros_like(trajectory.value[0]), ppo)
-        entropy_coefficient = jnp.asarray(ppo.entropy_coefficient, advantage.dtype)
-        every_step = jnp.ones(ppo.unroll_length, bool)
+        advantage = trajectory_advantage(
+            trajectory,
+            jnp.zeros_like(trajectory.value[0]),
+            discount=ppo.discount,
+            gae_lambda=ppo.gae_lambda,
+            credit_across_attempts=ppo.credit_across_attempts,
+        )
         return learn(
             policy,
             optimizer,
             params,
             optimizer_state,
-            actor.memory,
-            trajectory,
-            advantage,
-            entropy_coefficient,
-            every_step,
-            every_step,
-            key,
-            ppo,
-            AXIS,
+            memory=actor.memory,
+            trajectory=trajectory,
+            advantage=advantage,
+            key=key,
+            config=ppo,
+            hyperparameters=ppo.hyperparameters(),
+            entropy_coefficient=jnp.asarray(ppo.entropy_coefficient, advantage.dtype),
+            axis=AXIS,
         )
 
     training = build(dataclasses.replace(config, updates_per_chunk=1), mesh)
     key = jax.random.key(config.seed)
-    state = training.initial_state(key)
+    settings = settings_of(config)
+    state = training.initial_state(key, settings)
     everywhere, over_time, split = PartitionSpec(), PartitionSpec(None, AXIS), split_specs(state.actor)
 
     def on_devices(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
@@ -215,7 +220,10 @@ def measure_training(config: Config, mesh: Mesh, repeats: int) -> dict[str, Any]
     act_program = prepare(act, state.params, state.actor)
     lesson = (state.params, state.optimizer, state.actor, act_program.call(state.params, state.actor)[1], key)
     learn_program = prepare(learn_from, *lesson)
-    step_program = prepare(training.advance, state)
+    step_program = prepare(training.advance, state, settings)
+
+    def step(state: TrainState) -> TrainState:
+        return step_program.call(state, settings)[0]
 
     # While acting, few steps close a segment or ask for the value of a final observation.
     act_flops = matmul_flops(act, state.params, state.actor, branches="cheapest")
@@ -228,7 +236,7 @@ def measure_training(config: Config, mesh: Mesh, repeats: int) -> dict[str, Any]
         ("acting", act_program, act_flops, lambda actor: act_program.call(state.params, actor)[0], state.actor),
         ("learning", learn_program, learn_flops, lambda _: learn_program.call(*lesson), None),
         # Last, since it consumes its state.
-        ("training step", step_program, act_flops + learn_flops, lambda state: step_program.call(state)[0], state),
+        ("training step", step_program, act_flops + learn_flops, step, state),
     ):
         seconds = measure(call, start, repeats)
         speed = {name: config.steps_per_update / seconds[name] for name in seconds}
@@ -252,7 +260,8 @@ def compare_acting(
     figures = {}
     for name, memory in memories.items():
         policy = make_policy(config, environment, env_params, memory)
-        state = build(dataclasses.replace(config, memory=memory), mesh).initial_state(jax.random.key(config.seed))
+        training = build(dataclasses.replace(config, memory=memory), mesh)
+        state = training.initial_state(jax.random.key(config.seed), settings_of(config))
         split = split_specs(state.actor)
 
         def act(params: Any, actor: ActorState, policy=policy) -> tuple[ActorState, Trajectory]:

@@ -64,7 +64,7 @@ from experiments import command_line
 from experiments.command_line import Selection, UsageError, normal, option, sentence, set_in
 from experiments.config import Config, look_up, nearest
 from experiments.runs.arms import NOT_OF_AN_ARM
-from experiments.runs.folder import build
+from experiments.runs.folder import build, settings_of
 from experiments.settings import Sweeps, check_faced, names_of, tested
 from experiments.terminal import say
 from experiments.training.cell import program_key
@@ -407,8 +407,9 @@ def check_programs(cells: dict[str, Config], options: Options) -> None:
             config = dataclasses.replace(config, devices=None)
         try:
             training = build(config, command_line.make_mesh(config))
-            state = jax.eval_shape(training.initial_state, jax.random.key(0))
-            jax.eval_shape(training.advance, state)
+            settings = settings_of(config)
+            state = jax.eval_shape(training.initial_state, jax.random.key(0), settings)
+            jax.eval_shape(training.advance, state, settings)
         except Exception as error:  # whatever it is, it would come again in training
             others = f" and {len(names) - 1} more" if len(names) > 1 else ""
             errors.append(f"{names[0]}{others}: {sentence(error)}")

@@ -23,6 +23,7 @@ from .rollout import ActorState as ActorState
 from .rollout import Trajectory as Trajectory
 from .rollout import initial_actor_state as initial_actor_state
 from .tracking import Tracker as Tracker
+from .training import Settings as Settings
 from .training import Training as Training
 from .training import TrainState as TrainState
 from .training import make_training as make_training

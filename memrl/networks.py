@@ -1,15 +1,14 @@
 """The policy: an encoder, a memory and two heads."""
 
 import dataclasses
-import math
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
+from memrl.auxiliary import Auxiliary, Prediction, Reconstruction
 from memrl.memory.base import Memory, State, parameter_dtype
 from memrl.validation import check_numbers
 
@@ -105,80 +104,6 @@ def observation_kinds(space: Any) -> tuple[Kind, ...]:
     return (int(space.high) + 1,)
 
 
-Auxiliary = Literal["reconstruction", "prediction"]
-"""A loss that shapes what is remembered, besides those of PPO."""
-
-
-class Reconstruction(nn.Module):
-    """Reconstructs the observation from the output of the memory, as HCAM's agents do (arXiv 2105.14039, figure 1d).
-
-    HCAM stops gradients into what it stores, so that without this loss little shapes what it stores. One hidden layer;
-    then for numbers half the squared error, for symbols the cross-entropy, for pictures that of each pixel with an
-    intensity as a probability; each averaged over an array, and summed over the arrays of the observation.
-    """
-
-    kinds: tuple[Kind, ...]
-    config: NetworkConfig
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, features: jax.Array, observation: Any) -> jax.Array:
-        parameters = {"dtype": self.dtype, "param_dtype": parameter_dtype(self.dtype)}
-        wide, leading = parameter_dtype(self.dtype), features.shape[:-1]
-        hidden = nn.relu(nn.Dense(2 * features.shape[-1], **parameters)(features))
-        total = jnp.zeros(leading, wide)
-        for array, kind in zip(jax.tree.leaves(observation), self.kinds, strict=True):
-            shape = array.shape[len(leading) :]
-            if kind == "numbers":
-                told = nn.Dense(math.prod(shape), **parameters)(hidden).astype(wide)
-                error = 0.5 * jnp.square(told - array.reshape(*leading, -1).astype(wide))
-            elif kind == "picture":
-                told = self._paint(hidden, shape, parameters).astype(wide)
-                error = optax.sigmoid_binary_cross_entropy(told, array.reshape(told.shape).astype(wide) / 255)
-            else:
-                told = nn.Dense(math.prod(shape) * kind, **parameters)(hidden).astype(wide)
-                told = told.reshape(*leading, math.prod(shape), kind)
-                symbols = array.reshape(*leading, -1).astype(jnp.int32)
-                error = optax.softmax_cross_entropy_with_integer_labels(told, symbols)
-            total = total + error.mean(axis=-1)
-        return total
-
-    def _paint(self, hidden: jax.Array, shape: tuple[int, ...], parameters: dict[str, Any]) -> jax.Array:
-        """Logits of the pixels, patch by patch: the encoder's convolutions the other way round."""
-        patch = self.config.picture_patch
-        height, width, channels = shape
-        if height % patch or width % patch:
-            raise ValueError(f"network.picture_patch is {patch}: to be reconstructed, it must divide {height}x{width}.")
-        rows, columns, depth = height // patch, width // patch, self.config.picture_features[-1]
-        x = nn.relu(nn.Dense(rows * columns * depth, **parameters)(hidden)).reshape(-1, rows, columns, depth)
-        x = nn.ConvTranspose(channels, (patch, patch), (patch, patch), **parameters)(x)
-        return x.reshape(*hidden.shape[:-1], -1)
-
-
-class Prediction(nn.Module):
-    """Predicts the next output of the memory from the present one and the action (arXiv 2401.08898, section 4).
-
-    The squared error, averaged over features; no gradient flows into what is predicted.
-    """
-
-    num_actions: int
-    config: NetworkConfig
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, features: jax.Array, action: jax.Array, cleared: jax.Array) -> jax.Array:
-        parameters = {"dtype": self.dtype, "param_dtype": parameter_dtype(self.dtype)}
-        # The action between two steps is the previous one of the later step.
-        done = jax.nn.one_hot(action[1:], self.num_actions, dtype=self.dtype)
-        hidden = nn.relu(
-            nn.Dense(2 * features.shape[-1], **parameters)(jnp.concatenate([features[:-1], done], axis=-1))
-        )
-        told = nn.Dense(features.shape[-1], **parameters)(hidden)
-        error = jnp.square(told - jax.lax.stop_gradient(features[1:])).astype(parameter_dtype(self.dtype)).mean(axis=-1)
-        error = jnp.where(cleared[1:], 0, error)
-        return jnp.concatenate([error, jnp.zeros_like(error, shape=(1, *error.shape[1:]))])  # the last is not known yet
-
-
 class ActorCritic(nn.Module):
     """Encoder, memory, heads; the same contract as a memory, from `Inputs` to `Outputs`."""
 
@@ -200,9 +125,11 @@ class ActorCritic(nn.Module):
                 self._convolution(width, (3, 3), (1, 1)) for width in others
             ]
         if "reconstruction" in self.auxiliary:
-            self.reconstruction = Reconstruction(self.kinds, self.config, self.dtype)
+            self.reconstruction = Reconstruction(
+                self.kinds, self.config.picture_features, self.config.picture_patch, self.dtype
+            )
         if "prediction" in self.auxiliary:
-            self.prediction = Prediction(self.num_actions, self.config, self.dtype)
+            self.prediction = Prediction(self.num_actions, self.dtype)
         self.encoder = [self._dense(width) for width in self.config.encoder_features]
         self.actor = [self._dense(width) for width in self.config.head_features]
         self.critic = [self._dense(width) for width in self.config.head_features]

@@ -1,17 +1,18 @@
 """Learning: proximal policy optimisation (PPO, arXiv 1707.06347) on whole sequences, the same for every memory."""
 
-import copy
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from memrl.auxiliary import Auxiliary
 from memrl.memory.base import State, rows
-from memrl.networks import ActorCritic, Auxiliary, Inputs
+from memrl.networks import ActorCritic, Inputs
 from memrl.rollout import Trajectory, log_prob
+from memrl.sharding import device_index, max_over, mean_over
 from memrl.validation import check_numbers
 
 
@@ -101,30 +102,31 @@ class PPOConfig:
         names: tuple[Auxiliary, ...] = ("reconstruction", "prediction")
         return tuple(name for name in names if getattr(self, f"{name}_coefficient") > 0)
 
-    def numbers(self) -> dict[str, jax.Array]:
-        """The fields in `NUMBERS`, float32, for a compiled program that takes them as arguments."""
-        return {name: jnp.float32(getattr(self, name)) for name in NUMBERS}
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps of one update."""
+        return self.updates_per_rollout * self.epochs * self.minibatches
 
-    def with_numbers(self, numbers: Mapping[str, jax.Array]) -> Self:
-        """The same with `numbers`, which may be traced and so cannot be checked again."""
-        config = copy.copy(self)
-        for name, value in numbers.items():
-            object.__setattr__(config, name, value)
-        return config
+    def hyperparameters(self) -> "Hyperparameters":
+        """Those that are arguments of the compiled program."""
+        return Hyperparameters(**{name: getattr(self, name) for name in Hyperparameters._fields})
 
 
-NUMBERS = (
-    "learning_rate",
-    "final_learning_rate",
-    "discount",
-    "gae_lambda",
-    "clip",
-    "value_coefficient",
-    "entropy_coefficient",
-    "final_entropy_coefficient",
-    "max_gradient_norm",
-)
-"""Fields of `PPOConfig` that decide no shape and no branch of a compiled program."""
+class Hyperparameters(NamedTuple):
+    """The fields of `PPOConfig` that decide no shape and no branch of a compiled program, and so are its arguments.
+
+    They are Python floats, which take on the precision of what they meet, or traced scalars.
+    """
+
+    learning_rate: float | jax.Array
+    final_learning_rate: float | jax.Array
+    discount: float | jax.Array
+    gae_lambda: float | jax.Array
+    clip: float | jax.Array
+    value_coefficient: float | jax.Array
+    entropy_coefficient: float | jax.Array
+    final_entropy_coefficient: float | jax.Array
+    max_gradient_norm: float | jax.Array
 
 
 class Minibatch(NamedTuple):
@@ -136,58 +138,14 @@ class Minibatch(NamedTuple):
     log_prob: jax.Array
     value: jax.Array
     advantage: jax.Array
-    counts: jax.Array
-    """1 where a step counts in the loss, else 0, float; the same for all environments."""
-    newest: jax.Array
-    """Whether the parameters with which the update begins took the step, bool."""
 
 
-def generalised_advantage(
-    rewards: jax.Array,
-    discounts: jax.Array,
-    values: jax.Array,
-    next_values: jax.Array,
-    trace_decays: jax.Array,
+def scheduled_entropy_coefficient(
+    hyperparameters: Hyperparameters, update: jax.Array, num_updates: int, dtype: jnp.dtype
 ) -> jax.Array:
-    """Generalised advantage estimation (arXiv 1506.02438, eq. 16), with ends given by the caller, step by step:
-
-        δ_t = r_t + γ_t v'_t - v_t
-        A_t = δ_t + γ_t λ_t A_{t+1}
-
-    Args:
-      rewards: `r_t`, `[T, ..]`.
-      discounts: `γ_t`, the weight of what follows step `t`; 0 where the task terminated.
-      values: `v_t`, the prediction before step `t`.
-      next_values: `v'_t`, the prediction after step `t`, before any reset.
-      trace_decays: `λ_t`; 0 where step `t + 1` belongs to another trial.
-
-    Returns:
-      Advantages `A_t`, `[T, ..]`.
-    """
-    errors = rewards + discounts * next_values - values
-
-    def backwards(following: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        error, decay = now
-        advantage = error + decay * following
-        return advantage, advantage
-
-    _, advantages = jax.lax.scan(backwards, jnp.zeros_like(errors[0]), (errors, discounts * trace_decays), reverse=True)
-    return advantages
-
-
-def trajectory_advantage(trajectory: Trajectory, last_value: jax.Array, config: PPOConfig) -> jax.Array:
-    """Advantages `[T, B]` of a rollout. `last_value` `[B]` is the value of what follows its last step."""
-    following = jnp.concatenate([trajectory.value[1:], last_value[None]])
-    nothing_follows = trajectory.terminated
-    if not config.credit_across_attempts:
-        nothing_follows = nothing_follows | trajectory.soft_reset
-    return generalised_advantage(
-        trajectory.reward.astype(trajectory.value.dtype),
-        jnp.where(nothing_follows, 0, config.discount),
-        trajectory.value,
-        jnp.where(trajectory.truncated, trajectory.final_value, following),
-        jnp.where(nothing_follows | trajectory.truncated, 0, config.gae_lambda),
-    )
+    """Weight of the entropy bonus, of `dtype`, in update number `update`, counted from 0, of a run of `num_updates`."""
+    first, last = hyperparameters.entropy_coefficient, hyperparameters.final_entropy_coefficient
+    return first + update.astype(dtype) / num_updates * (last - first)
 
 
 def loss(
@@ -195,19 +153,32 @@ def loss(
     params: Any,
     memory: State,
     batch: Minibatch,
-    entropy_coefficient: jax.Array,
+    *,
     config: PPOConfig,
-    axis: str,
+    hyperparameters: Hyperparameters,
+    entropy_coefficient: jax.Array,
+    counts: jax.Array,
+    newest: jax.Array,
+    axis: str | None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The clipped objective (arXiv 1707.06347, eq. 7 and 9) of this device's part of a minibatch, and its statistics.
 
     Args:
+      policy: what learns.
+      params: its parameters.
       memory: the state of the memories before the first step, `[N, ..]`.
+      batch: what happened.
+      config: which terms there are.
+      hyperparameters: their weights.
+      entropy_coefficient: the weight of the entropy bonus in this update.
+      counts: which steps count in the loss, bool `[T]`.
+      newest: which steps count in `ratio_deviation`, bool `[T]`.
       axis: name of the device axis, over which advantages are normalised.
     """
+    weights = counts.astype(batch.advantage.dtype)[:, None]
 
     def mean(values: jax.Array) -> jax.Array:
-        return (values * batch.counts).sum() / batch.counts.sum()
+        return (values * weights).sum() / (weights.sum() * values.shape[1])
 
     _, outputs = policy.apply(params, memory, batch.inputs, batch.reset, method="unroll")
     log_probs = jax.nn.log_softmax(outputs.logits)
@@ -216,9 +187,9 @@ def loss(
 
     advantage = batch.advantage
     if config.normalise_advantage:
-        advantage = advantage - jax.lax.pmean(mean(advantage), axis)
-        advantage = advantage / (jnp.sqrt(jax.lax.pmean(mean(jnp.square(advantage)), axis)) + 1e-8)
-    clipped_ratio = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
+        advantage = advantage - mean_over(axis, mean(advantage))
+        advantage = advantage / (jnp.sqrt(mean_over(axis, mean(jnp.square(advantage)))) + 1e-8)
+    clipped_ratio = jnp.clip(ratio, 1 - hyperparameters.clip, 1 + hyperparameters.clip)
     policy_loss = -mean(jnp.minimum(ratio * advantage, clipped_ratio * advantage))
 
     target = batch.advantage + batch.value
@@ -229,7 +200,7 @@ def loss(
     value_loss = 0.5 * mean(value_error)
 
     entropy = -mean((jnp.exp(log_probs) * log_probs).sum(axis=-1))
-    total = policy_loss + config.value_coefficient * value_loss - entropy_coefficient * entropy
+    total = policy_loss + hyperparameters.value_coefficient * value_loss - entropy_coefficient * entropy
     auxiliary = {}
     if config.auxiliary:
         arguments = (batch.inputs, outputs.features, batch.reset)
@@ -244,12 +215,12 @@ def loss(
         "entropy": entropy,
         # http://joschu.net/blog/kl-approx.html, the estimator that is never negative
         "approximate_kl": mean(ratio - 1 - log_ratio),
-        "clip_fraction": mean((jnp.abs(ratio - 1) > config.clip).astype(ratio.dtype)),
-        "ratio_deviation": jnp.where(batch.newest, jnp.abs(ratio - 1), 0).max(),
+        "clip_fraction": mean((jnp.abs(ratio - 1) > hyperparameters.clip).astype(ratio.dtype)),
+        "ratio_deviation": jnp.where(newest[:, None], jnp.abs(ratio - 1), 0).max(),
     }
 
 
-def minibatch_rows(key: jax.Array, num_envs: int, minibatches: int, axis: str) -> jax.Array:
+def minibatch_rows(key: jax.Array, num_envs: int, minibatches: int, axis: str | None) -> jax.Array:
     """Which of this device's `num_envs` environments each minibatch takes.
 
     Consecutive environments form groups of `minibatches`, and each group deals its members out, one to each minibatch,
@@ -260,13 +231,13 @@ def minibatch_rows(key: jax.Array, num_envs: int, minibatches: int, axis: str) -
     """
     groups = num_envs // minibatches
     group = jnp.arange(groups, dtype=jnp.int32)
-    first = jax.lax.axis_index(axis) * groups
+    first = device_index(axis) * groups
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + group)
     order = jax.vmap(lambda key: jax.random.permutation(key, minibatches))(keys).astype(jnp.int32)
     return (order + group[:, None] * minibatches).T
 
 
-def epoch_rows(key: jax.Array, epochs: int, num_envs: int, minibatches: int, axis: str) -> jax.Array:
+def epoch_rows(key: jax.Array, epochs: int, num_envs: int, minibatches: int, axis: str | None) -> jax.Array:
     """`minibatch_rows` of all epochs, dealt anew in each, int32 `[epochs x minibatches, num_envs / minibatches]`."""
     index = jax.vmap(minibatch_rows, in_axes=(0, None, None, None))(
         jax.random.split(key, epochs), num_envs, minibatches, axis
@@ -279,25 +250,35 @@ def learn(
     optimizer: optax.GradientTransformation,
     params: Any,
     optimizer_state: Any,
+    *,
     memory: State,
     trajectory: Trajectory,
     advantage: jax.Array,
-    entropy_coefficient: jax.Array,
-    newest: jax.Array,
-    counts: jax.Array,
     key: jax.Array,
     config: PPOConfig,
-    axis: str,
+    hyperparameters: Hyperparameters,
+    entropy_coefficient: jax.Array,
+    axis: str | None,
+    counts: jax.Array | None = None,
+    newest: jax.Array | None = None,
 ) -> tuple[Any, Any, dict[str, jax.Array]]:
     """All epochs and minibatches of one update, on every device of `axis` at once.
 
     Args:
+      policy: what learns.
+      optimizer: how parameters follow gradients.
+      params: the parameters of the policy.
+      optimizer_state: the state of the optimiser.
       memory: the state of this device's memories before the first step of the trajectory.
       trajectory: what this device's environments did, `[T, B, ..]`.
       advantage: `[T, B]`.
-      newest: which steps were taken with `params`, bool `[T]`.
-      counts: which steps count in the loss, bool `[T]`.
       key: the same on all devices; consumed here.
+      config: epochs, minibatches, and which terms the loss has.
+      hyperparameters: the weights of the terms.
+      entropy_coefficient: the weight of the entropy bonus in this update.
+      axis: name of the device axis; None where there is one device alone, outside `jax.shard_map`.
+      counts: which steps count in the loss, bool `[T]`; all if not given.
+      newest: which steps were taken with `params`, bool `[T]`; all if not given.
 
     Returns:
       Parameters and optimiser state, and the statistics averaged over all minibatches, except `ratio_deviation`: the
@@ -305,6 +286,18 @@ def learn(
       between acting and learning, and nothing else (or, in partial updates without `refresh_memory`, what acting still
       remembered as older parameters had it).
     """
+    steps, num_envs = advantage.shape
+    every_step = jnp.ones(steps, bool)
+    objective = functools.partial(
+        loss,
+        policy,
+        config=config,
+        hyperparameters=hyperparameters,
+        entropy_coefficient=entropy_coefficient,
+        counts=every_step if counts is None else counts,
+        newest=every_step if newest is None else newest,
+        axis=axis,
+    )
     data = Minibatch(
         inputs=trajectory.inputs,
         reset=trajectory.reset,
@@ -312,17 +305,13 @@ def learn(
         log_prob=trajectory.log_prob,
         value=trajectory.value,
         advantage=advantage,
-        counts=jnp.broadcast_to(counts[:, None].astype(advantage.dtype), advantage.shape),
-        newest=jnp.broadcast_to(newest[:, None], advantage.shape),
     )
 
-    def gradient_step(carry: tuple[Any, Any], index: jax.Array):
+    def gradient_step(carry: tuple[Any, Any], index: jax.Array) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
         params, optimizer_state = carry
         batch = jax.tree.map(lambda leaf: leaf[:, index], data)
-        gradients, statistics = jax.grad(loss, argnums=1, has_aux=True)(
-            policy, params, rows(memory, index), batch, entropy_coefficient, config, axis
-        )
-        gradients = jax.lax.pmean(gradients, axis)
+        gradients, statistics = jax.grad(objective, has_aux=True)(params, rows(memory, index), batch)
+        gradients = mean_over(axis, gradients)
         with jax.numpy_dtype_promotion(
             "standard"
         ):  # Optax's Adam relies on implicit promotion, also where ours is strict
@@ -333,8 +322,8 @@ def learn(
     (params, optimizer_state), statistics = jax.lax.scan(
         gradient_step,
         (params, optimizer_state),
-        epoch_rows(key, config.epochs, advantage.shape[1], config.minibatches, axis),
+        epoch_rows(key, config.epochs, num_envs, config.minibatches, axis),
     )
-    first_deviation = jax.lax.pmax(statistics.pop("ratio_deviation")[0], axis)
-    averages = {name: jax.lax.pmean(value.mean(), axis) for name, value in statistics.items()}
+    first_deviation = max_over(axis, statistics.pop("ratio_deviation")[0])
+    averages = {name: mean_over(axis, value.mean()) for name, value in statistics.items()}
     return params, optimizer_state, {**averages, "ratio_deviation": first_deviation}

@@ -148,6 +148,15 @@ def rollout(
     return jax.lax.scan(step, actor, length=length)
 
 
+def collect(
+    policy: ActorCritic, environment: Any, env_params: Any, params: Any, actor: ActorState, length: int
+) -> tuple[ActorState, Trajectory, jax.Array]:
+    """As `rollout`; returns besides the value of what follows its last step, `[B]`."""
+    actor, trajectory = rollout(policy, environment, env_params, params, actor, length)
+    _, last = policy.apply(params, actor.memory, actor.inputs, actor.reset, method="step")
+    return actor, trajectory, last.value
+
+
 def log_prob(logits: jax.Array, action: jax.Array) -> jax.Array:
     """Log-probability `[..]` of `action` (int32 `[..]`) under `logits` `[.., A]`."""
     return jnp.take_along_axis(jax.nn.log_softmax(logits), action[..., None], axis=-1)[..., 0]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -52,3 +53,23 @@ def split_specs(tree: Any) -> Any:
 def shardings(mesh: Mesh, specs: Any) -> Any:
     """The same tree with every partition spec bound to `mesh`."""
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+
+
+def mean_over(axis: str | None, x: Any) -> Any:
+    """The mean of a pytree over the devices of `axis`; the tree itself where there is no such axis."""
+    return x if axis is None else jax.lax.pmean(x, axis)
+
+
+def sum_over(axis: str | None, x: jax.Array) -> jax.Array:
+    """The sum of `x` over the devices of `axis`; `x` itself where there is no such axis."""
+    return x if axis is None else jax.lax.psum(x, axis)
+
+
+def max_over(axis: str | None, x: jax.Array) -> jax.Array:
+    """The maximum of `x` over the devices of `axis`; `x` itself where there is no such axis."""
+    return x if axis is None else jax.lax.pmax(x, axis)
+
+
+def device_index(axis: str | None) -> jax.Array:
+    """Which device of `axis` this is, int32 []; 0 where there is no such axis."""
+    return jnp.int32(0) if axis is None else jax.lax.axis_index(axis)

@@ -24,10 +24,11 @@ import pytest
 from tiny import TINY_ENVIRONMENTS, tiny_memory
 
 import envs
+from memrl.metrics import to_host
 from memrl.networks import ActorCritic, NetworkConfig, observation_kinds
 from memrl.ppo import PPOConfig
 from memrl.sharding import device_mesh
-from memrl.training import make_training
+from memrl.training import Settings, make_training
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -65,12 +66,13 @@ def three_updates(memory: str, environment: str, settings: dict) -> dict[str, np
         kinds=observation_kinds(env.observation_space(env_params)),
         auxiliary=config.auxiliary,
     )
-    training = make_training(policy, env, env_params, config, 4, device_mesh(), chunk=3)
-    state, metrics = training.advance(training.initial_state(jax.random.key(0)))
+    training_settings = Settings(env_params, config.hyperparameters())
+    training = make_training(policy, env, training_settings, config, 4, device_mesh(), chunk=3)
+    state, metrics = training.advance(training.initial_state(jax.random.key(0), training_settings), training_settings)
     params = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(state.params)}
     return {
         **{f"params{name}": np.ravel(leaf)[:: -(-leaf.size // 256)] for name, leaf in params.items()},
-        **{f"metrics.{name}": np.asarray(values) for name, values in metrics.items()},
+        **{f"metrics.{name}": values for name, values in to_host(metrics).items()},
     }
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from tiny import tiny_memory
 
+import memrl.partial_updates
 from envs.t_maze import TMazeConfig
 from memrl.networks import ActorCritic, Inputs, NetworkConfig
 from memrl.ppo import PPOConfig
 from memrl.rollout import rollout
 from memrl.sharding import device_mesh
-from memrl.training import make_training
+from memrl.training import Settings, make_training
 
 CONFIG = PPOConfig(num_envs=4, unroll_length=12, epochs=2, minibatches=1, learning_rate=0.01, updates_per_rollout=3)
 
@@ -28,25 +29,26 @@ def make(memory="memo", **settings):
         NetworkConfig((8,), (8,)),
         auxiliary=config.auxiliary,
     )
-    return policy, env, params, make_training(policy, env, params, config, 10, device_mesh(1))
+    settings = Settings(params, config.hyperparameters())
+    return policy, env, settings, make_training(policy, env, settings, config, 10, device_mesh(1))
 
 
 def test_refreshed_memories_are_what_the_new_parameters_would_remember():
     """Then acting and learning agree in every update, partial ones included."""
-    policy, env, env_params, training = make(refresh_memory=True)
-    state = training.initial_state(jax.random.key(0))
+    policy, env, settings, training = make(refresh_memory=True)
+    state = training.initial_state(jax.random.key(0), settings)
     first = jax.tree.map(jnp.copy, state.actor)
     deviations = []
     for _ in range(3):
-        state, metrics = training.advance(state)
+        state, metrics = training.advance(state, settings)
         deviations.append(float(metrics["ratio_deviation"][0]))
     assert max(deviations) < 1e-4
 
     # After one update of one piece, the memory is that of reading its steps with the parameters that came out of it.
     _, _, _, training = make(refresh_memory=True, updates_per_rollout=1)
-    initial = training.initial_state(jax.random.key(0))
-    _, trajectory = rollout(policy, env, env_params, initial.params, initial.actor, CONFIG.unroll_length)
-    after, _ = training.advance(initial)
+    initial = training.initial_state(jax.random.key(0), settings)
+    _, trajectory = rollout(policy, env, settings.env_params, initial.params, initial.actor, CONFIG.unroll_length)
+    after, _ = training.advance(initial, settings)
     expected, _ = policy.apply(after.params, first.memory, trajectory.inputs, trajectory.reset, method="unroll")
     for actual, wanted in zip(*map(jax.tree.leaves, (after.actor.memory, expected)), strict=True):
         if not jnp.issubdtype(actual.dtype, jax.dtypes.prng_key):
@@ -54,38 +56,35 @@ def test_refreshed_memories_are_what_the_new_parameters_would_remember():
 
 
 def test_memories_that_are_not_refreshed_are_stale():
-    _, _, _, training = make()
-    _, metrics = training.advance(training.initial_state(jax.random.key(0)))
+    _, _, settings, training = make()
+    _, metrics = training.advance(training.initial_state(jax.random.key(0), settings), settings)
     assert metrics["ratio_deviation"][0] > 1e-3
 
 
 def test_partial_updates_learn_from_the_newest_steps_alone(monkeypatch):
     """What each of three updates is given: which steps count, which are newest, and the trajectory so far."""
-    from memrl import training as module
-
     given = []
-    learn = module.learn
+    learn = memrl.partial_updates.learn
 
-    def spy(policy, optimizer, params, optimizer_state, memory, trajectory, advantage, entropy, newest, counts, *rest):
-        jax.debug.callback(
-            lambda *values: given.append(values), newest, counts, trajectory.inputs.action, advantage, ordered=True
-        )
-        return learn(
-            policy, optimizer, params, optimizer_state, memory, trajectory, advantage, entropy, newest, counts, *rest
-        )
+    def spy(*arguments, newest, counts, trajectory, advantage, key, **others):
+        values = newest, counts, trajectory.inputs.action, advantage, jax.random.key_data(key)
+        jax.debug.callback(lambda *values: given.append(values), *values, ordered=True)
+        given_on = {"newest": newest, "counts": counts, "trajectory": trajectory, "advantage": advantage, "key": key}
+        return learn(*arguments, **given_on, **others)
 
-    monkeypatch.setattr(module, "learn", spy)
-    _, _, _, training = make("gru")
-    jax.block_until_ready(training.advance(training.initial_state(jax.random.key(0))))
+    monkeypatch.setattr(memrl.partial_updates, "learn", spy)
+    _, _, settings, training = make("gru")
+    jax.block_until_ready(training.advance(training.initial_state(jax.random.key(0), settings), settings))
     jax.effects_barrier()
     assert len(given) == 3
+    assert len({tuple(key.tolist()) for *_, key in given}) == 3  # each deals minibatches of its own
     time = np.arange(12)
-    for piece, (newest, counts, _, advantage) in enumerate(given):
+    for piece, (newest, counts, _, advantage, _) in enumerate(given):
         np.testing.assert_array_equal(newest, time // 4 == piece)
         np.testing.assert_array_equal(counts, newest if piece < 2 else np.ones(12, bool))
         assert (np.asarray(advantage)[time // 4 > piece] == 0).all()  # not taken yet
     final = np.asarray(given[-1][2])
-    for piece, (_, _, action, _) in enumerate(given):
+    for piece, (_, _, action, _, _) in enumerate(given):
         np.testing.assert_array_equal(action[time // 4 <= piece], final[time // 4 <= piece])
 
 
@@ -96,12 +95,12 @@ def test_updates_must_divide_the_rollout():
 
 def test_auxiliary_losses_go_down_and_reach_the_memory():
     """What can be known of the maze is learned, with a reward that says nothing about it."""
-    settings = {"updates_per_rollout": 1, "reconstruction_coefficient": 1.0, "prediction_coefficient": 1.0}
-    _, _, _, training = make("gru", **settings, minibatches=2, epochs=4)
-    state = training.initial_state(jax.random.key(0))
+    coefficients = {"updates_per_rollout": 1, "reconstruction_coefficient": 1.0, "prediction_coefficient": 1.0}
+    _, _, settings, training = make("gru", **coefficients, minibatches=2, epochs=4)
+    state = training.initial_state(jax.random.key(0), settings)
     losses = []
     for _ in range(40):
-        state, metrics = training.advance(state)
+        state, metrics = training.advance(state, settings)
         losses.append([float(metrics[f"{name}_loss"][0]) for name in ("reconstruction", "prediction")])
     assert losses[-1][0] < 0.5 * losses[0][0]
     assert np.isfinite(losses).all()

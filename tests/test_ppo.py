@@ -1,17 +1,18 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memrl.advantage import generalised_advantage, trajectory_advantage
 from memrl.networks import Inputs, Outputs
 from memrl.ppo import (
     Minibatch,
     PPOConfig,
     epoch_rows,
-    generalised_advantage,
     loss,
     minibatch_rows,
-    trajectory_advantage,
 )
 from memrl.rollout import Trajectory
 
@@ -49,7 +50,9 @@ def test_advantage_ends_with_the_trial():
         truncated=jnp.array([none, [False, False, True], none, none]),
         final_value=jnp.float32([[0, 0, 0], [0, 0, 8], [0, 0, 0], [0, 0, 0]]),
     )
-    advantage = trajectory_advantage(trajectory, jnp.full(3, 100.0), PPOConfig(discount=0.5, gae_lambda=0.5))
+    advantage = trajectory_advantage(
+        trajectory, jnp.full(3, 100.0), discount=0.5, gae_lambda=0.5, credit_across_attempts=True
+    )
     third, fourth = 1 + 50 - 100 + 0.25 * -49, 1 + 50 - 100
     second = 1 + 50 - 1 + 0.25 * third
     np.testing.assert_array_equal(
@@ -74,8 +77,13 @@ def test_credit_ends_with_the_attempt_if_asked():
     )
     third = 1 + 50 - 100
     for credit_across_attempts, second in ((True, 1 + 50 - 1 + 0.25 * third), (False, 0)):
-        config = PPOConfig(discount=0.5, gae_lambda=0.5, credit_across_attempts=credit_across_attempts)
-        advantage = trajectory_advantage(trajectory, jnp.full(1, 100.0), config)
+        advantage = trajectory_advantage(
+            trajectory,
+            jnp.full(1, 100.0),
+            discount=0.5,
+            gae_lambda=0.5,
+            credit_across_attempts=credit_across_attempts,
+        )
         np.testing.assert_array_equal(advantage[:, 0], [0.5 + 0.25 * second, second, third])
 
 
@@ -91,18 +99,24 @@ class Table:
 
 
 def loss_of(outputs, batch, **settings):
-    config = PPOConfig(**settings)
-    return on_devices(lambda o, b: loss(Table(), o, None, b, 0.125, config, AXIS), outputs, batch)
+    config, every_step = PPOConfig(**settings), jnp.ones(1, bool)
+    of_device = functools.partial(
+        loss,
+        config=config,
+        hyperparameters=config.hyperparameters(),
+        entropy_coefficient=0.125,
+        counts=every_step,
+        newest=every_step,
+        axis=AXIS,
+    )
+    return on_devices(lambda outputs, batch: of_device(Table(), outputs, None, batch), outputs, batch)
 
 
 def batch_of(advantage, log_prob, value):
     """A minibatch on each device, one step long, in which action 0 was taken throughout; arguments `[devices, N]`."""
     fields = [jnp.asarray(leaf, jnp.float32)[:, None] for leaf in (log_prob, value, advantage)]
     inputs = Inputs(*[jnp.zeros_like(fields[0])] * 4)
-    counts, newest = jnp.ones_like(fields[0]), jnp.ones_like(fields[0], bool)
-    return Minibatch(
-        inputs, jnp.zeros_like(fields[0], bool), jnp.zeros_like(fields[0], jnp.int32), *fields, counts, newest
-    )
+    return Minibatch(inputs, jnp.zeros_like(fields[0], bool), jnp.zeros_like(fields[0], jnp.int32), *fields)
 
 
 ADVANTAGE = np.array([[1, -1, 1, -1.0]])

@@ -9,9 +9,9 @@ from probe_environments import Probe
 from tiny import tiny_memory, tiny_policy
 
 from envs.dark_key_to_door import DarkKeyToDoorConfig
+from memrl.advantage import trajectory_advantage
 from memrl.memory import MEMORIES
 from memrl.networks import Outputs
-from memrl.ppo import PPOConfig, trajectory_advantage
 from memrl.rollout import initial_actor_state, log_prob, rollout
 
 
@@ -254,10 +254,11 @@ def test_learning_replays_acting(name, dtype, tolerance):
 
 def test_advantage_of_a_rollout(truncated, terminated):
     """The whole chain by hand, with γ = λ = 1/2: the trial of rewards 1, 2, 3 and values 1, 2, 3."""
-    config = PPOConfig(discount=0.5, gae_lambda=0.5)
     for (_, trajectory), third in ((truncated, 3 + 0.5 * 4 - 3), (terminated, 3 - 3)):
         second = 2 + 0.5 * 3 - 2 + 0.25 * third
         first = 1 + 0.5 * 2 - 1 + 0.25 * second
         last = 1 + 0.5 * 2 - 1  # cut by the end of the rollout; the value of what follows is 2
-        advantage = trajectory_advantage(trajectory, jnp.full(2, 2.0), config)
+        advantage = trajectory_advantage(
+            trajectory, jnp.full(2, 2.0), discount=0.5, gae_lambda=0.5, credit_across_attempts=True
+        )
         assert column(advantage) == [first, second, third, first, second, third, last]

@@ -13,23 +13,25 @@ from tiny import tiny_memory, tiny_policy
 
 import memrl.training
 from envs.dark_key_to_door import DarkKeyToDoorConfig
+from memrl.metrics import explained_variance, to_host
 from memrl.ppo import PPOConfig
 from memrl.rollout import ActorState, rollout
 from memrl.sharding import device_mesh
-from memrl.training import Settings, begin, explained_variance, make_optimizer, make_seeds_training, make_training
+from memrl.training import Settings, begin, make_optimizer, make_training
 
 CONFIG = PPOConfig(num_envs=8, unroll_length=7, epochs=2, minibatches=2)
 
 
-def gridworld_training(memory="gru", chunk=1, config=CONFIG, **settings):
-    """Trials of 5 steps, which rollouts of 7 steps cut."""
+def gridworld_training(memory="gru", chunk=1, config=CONFIG):
+    """Trials of 5 steps, which rollouts of 7 steps cut: the program and its settings."""
     env, params = DarkKeyToDoorConfig(size=2, attempt_limit=4, trial_length=5).make()
     policy = tiny_policy(tiny_memory(memory, 5), env.num_actions)
-    return make_training(policy, env, params, config, 10, device_mesh(), chunk, **settings)
+    settings = Settings(params, config.hyperparameters())
+    return make_training(policy, env, settings, config, 10, device_mesh(), chunk=chunk), settings
 
 
 @pytest.fixture(scope="module")
-def training():
+def gru():
     return gridworld_training()
 
 
@@ -55,12 +57,13 @@ def train(env, trial_length, memory="none", updates=100):
     config = PPOConfig(
         num_envs=32, unroll_length=7, minibatches=2, learning_rate=0.01, discount=0.5, max_gradient_norm=10.0
     )
-    training = make_training(policy, env, params, config, updates, device_mesh(), chunk=updates)
-    state, metrics = training.advance(training.initial_state(jax.random.key(0)))
+    settings = Settings(params, config.hyperparameters())
+    training = make_training(policy, env, settings, config, updates, device_mesh(), chunk=updates)
+    state, metrics = training.advance(training.initial_state(jax.random.key(0), settings), settings)
     assert metrics["ratio_deviation"].max() < 1e-5
     act = jax.jit(functools.partial(rollout, policy, env, params, length=config.unroll_length))
     _, trajectory = act(state.params, state.actor)
-    return jax.tree.map(np.asarray, (trajectory, metrics))
+    return jax.tree.map(np.asarray, trajectory), to_host(metrics)
 
 
 def test_value_of_a_constant_reward_cut_by_a_time_limit():
@@ -100,25 +103,28 @@ def test_recall(memory, delay, cut, learnable):
 # The program
 
 
-def test_update_compiles_once(training):
+def test_update_compiles_once(gru):
     """A program compiled ahead takes its own result: types and placement never change, or it would refuse them."""
-    state = training.initial_state(jax.random.key(0))
-    advance = training.advance.lower(state).compile()
+    training, settings = gru
+    state = training.initial_state(jax.random.key(0), settings)
+    advance = training.advance.lower(state, settings).compile()
     for _ in range(3):
-        state, _ = advance(state)
+        state, _ = advance(state, settings)
 
 
-def test_state_is_consumed(training):
-    state = training.initial_state(jax.random.key(0))
-    following, _ = training.advance(state)
+def test_state_is_consumed(gru):
+    training, settings = gru
+    state = training.initial_state(jax.random.key(0), settings)
+    following, _ = training.advance(state, settings)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     assert jax.tree.structure(following) == jax.tree.structure(state)
     for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(following), strict=True):
         assert (before.shape, before.dtype, before.sharding) == (after.shape, after.dtype, after.sharding)
 
 
-def test_environments_are_split_over_devices_and_parameters_are_not(training):
-    state, metrics = training.advance(training.initial_state(jax.random.key(0)))
+def test_environments_are_split_over_devices_and_parameters_are_not(gru):
+    training, settings = gru
+    state, metrics = training.advance(training.initial_state(jax.random.key(0), settings), settings)
     for leaf in jax.tree.leaves(state.actor):
         assert len(leaf.sharding.device_set) == 2
         assert leaf.addressable_shards[0].data.shape[:1] == ((4,) if leaf.ndim else ())
@@ -126,24 +132,27 @@ def test_environments_are_split_over_devices_and_parameters_are_not(training):
         assert leaf.sharding.is_fully_replicated
 
 
-def test_a_chunk_is_that_many_updates(training):
-    state = training.initial_state(jax.random.key(0))
+def test_a_chunk_is_that_many_updates(gru):
+    training, settings = gru
+    state = training.initial_state(jax.random.key(0), settings)
     separate = []
     for _ in range(3):
-        state, metrics = training.advance(state)
+        state, metrics = training.advance(state, settings)
         separate.append(metrics)
-    chunk = gridworld_training(chunk=3)
-    chunk_state, chunk_metrics = chunk.advance(chunk.initial_state(jax.random.key(0)))
+    chunk, _ = gridworld_training(chunk=3)
+    chunk_state, chunk_metrics = chunk.advance(chunk.initial_state(jax.random.key(0), settings), settings)
     assert_equal(chunk_state, state, atol=1e-6)
     assert_equal(chunk_metrics, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *separate), atol=1e-6)
     assert chunk_metrics["update"].tolist() == [1, 2, 3]
 
 
-def test_metrics_count_trials_and_their_returns(training):
+def test_metrics_count_trials_and_their_returns(gru):
     """Trials of 5 steps in rollouts of 7: one or two end, and their return is what was earned, also across rollouts."""
-    state, trials, returns, rewards = training.initial_state(jax.random.key(0)), [], 0.0, 0.0
+    training, settings = gru
+    state, trials, returns, rewards = training.initial_state(jax.random.key(0), settings), [], 0.0, 0.0
     for _ in range(5):
-        state, metrics = training.advance(state)
+        state, metrics = training.advance(state, settings)
+        metrics = to_host(metrics)
         trials.append(metrics["trials"].item() / 8)
         returns += (metrics["return"] * metrics["trials"]).item()
         rewards += metrics["reward_per_step"].item() * 7 * 8
@@ -154,8 +163,8 @@ def test_metrics_count_trials_and_their_returns(training):
 
 def test_update_without_a_finished_trial_has_no_return():
     config = PPOConfig(num_envs=4, unroll_length=2, epochs=1, minibatches=1)
-    training = gridworld_training(config=config)
-    _, metrics = training.advance(training.initial_state(jax.random.key(0)))
+    training, settings = gridworld_training(config=config)
+    metrics = to_host(training.advance(training.initial_state(jax.random.key(0), settings), settings)[1])
     assert metrics["trials"].item() == 0
     assert np.isnan(metrics["return"])
     assert all(np.isfinite(value).all() for name, value in metrics.items() if name != "return")
@@ -163,10 +172,12 @@ def test_update_without_a_finished_trial_has_no_return():
 
 def test_explained_variance_by_hand():
     """Of the returns 0, 2, 4, 6 on two devices, whose variance is 5."""
+    on_devices = jax.vmap(lambda value, advantage: explained_variance(value, advantage, "devices"), axis_name="devices")
     for value, expected in (([0, 2, 4, 6], 1), ([3, 3, 3, 3], 0), ([1, 3, 3, 5], 0.8), ([6, 4, 2, 0], -3)):
         returns, value = jnp.float32([0, 2, 4, 6]).reshape(2, 2, 1), jnp.float32(value).reshape(2, 2, 1)
-        actual = jax.vmap(lambda v, a: explained_variance(v, a, "devices"), axis_name="devices")(value, returns - value)
+        actual = to_host({"it": on_devices(value, returns - value)})["it"]
         np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7)
+    assert not on_devices(jnp.float32([[[1]], [[1]]]), jnp.zeros((2, 1, 1))).defined.any()
 
 
 def test_nothing_at_the_start_is_drawn_from_the_same_key(monkeypatch):
@@ -184,7 +195,7 @@ def test_nothing_at_the_start_is_drawn_from_the_same_key(monkeypatch):
 
     monkeypatch.setattr(memrl.training, "initial_actor_state", actors)
     given = jax.random.key(0)
-    state = begin(given, Policy(), None, None, CONFIG, optax.sgd(1.0))
+    state = begin(given, Settings(None, CONFIG.hyperparameters()), Policy(), None, CONFIG, optax.sgd(1.0))
     keys |= {"given": given, "kept": state.key}
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys.values()}) == 4
 
@@ -196,7 +207,7 @@ def test_nothing_at_the_start_is_drawn_from_the_same_key(monkeypatch):
 def test_step_size_falls_linearly(updates, per_rollout):
     """Adam moves by the step size where the gradient never changes. 2 updates of 2 epochs of 2 minibatches: 8 steps."""
     config = PPOConfig(num_envs=4, epochs=2, minibatches=2, learning_rate=0.8, updates_per_rollout=per_rollout)
-    optimizer = make_optimizer(config, updates)
+    optimizer = make_optimizer(config.hyperparameters(), updates * config.gradient_steps)
     params = {"w": jnp.zeros(())}
     state, moves = optimizer.init(params), []
     for _ in range(9):
@@ -208,8 +219,7 @@ def test_step_size_falls_linearly(updates, per_rollout):
 
 def test_long_gradients_are_shortened():
     """To the maximal norm, before Adam, so that one of any length counts the same."""
-    config = PPOConfig(max_gradient_norm=0.5)
-    optimizer = make_optimizer(config, num_updates=1)
+    optimizer = make_optimizer(PPOConfig(max_gradient_norm=0.5).hyperparameters(), 1)
     params = {"w": jnp.zeros(2)}
 
     def first_moment(gradient):
@@ -225,8 +235,8 @@ def test_entropy_bonus_falls_linearly():
     config = PPOConfig(
         num_envs=2, unroll_length=3, epochs=1, minibatches=1, entropy_coefficient=1.0, final_entropy_coefficient=0.0
     )
-    training = gridworld_training(memory="none", chunk=4, config=config)
-    _, m = training.advance(training.initial_state(jax.random.key(0)))
+    training, settings = gridworld_training(memory="none", chunk=4, config=config)
+    _, m = training.advance(training.initial_state(jax.random.key(0), settings), settings)
     weight = (m["policy_loss"] + config.value_coefficient * m["value_loss"] - m["loss"]) / m["entropy"]
     np.testing.assert_allclose(weight, [1, 0.9, 0.8, 0.7], rtol=1e-4)
 
@@ -244,22 +254,24 @@ def test_devices_must_divide_the_minibatches():
 
 def test_seeds_train_side_by_side():
     """`vmap` over whole trainings gives each seed what it gets alone."""
-    training = gridworld_training(memory="memo", config=PPOConfig(num_envs=4, unroll_length=7, epochs=1, minibatches=1))
+    config = PPOConfig(num_envs=4, unroll_length=7, epochs=1, minibatches=1)
+    training, settings = gridworld_training(memory="memo", config=config)
     keys = jax.random.split(jax.random.key(0), 2)
     # lax.map: JAX 0.10 hangs in a vmapped orthogonal initialisation on few cores.
-    states = jax.jit(functools.partial(jax.lax.map, training.initial_state))(keys)
-    states, metrics = jax.jit(jax.vmap(training.advance))(states)
+    states = jax.jit(lambda keys: jax.lax.map(lambda key: training.initial_state(key, settings), keys))(keys)
+    states, metrics = jax.jit(jax.vmap(lambda state: training.advance(state, settings)))(states)
     for seed, key in enumerate(keys):
-        alone = training.advance(training.initial_state(key))
+        alone = training.advance(training.initial_state(key, settings), settings)
         assert_equal(jax.tree.map(lambda leaf, seed=seed: leaf[seed], (states, metrics)), alone, atol=1e-5, rtol=1e-5)
 
 
 SEEDS = """
-import functools, json, jax, sys
+import json, jax, sys
 sys.path.insert(0, "tests")
 from test_training import gridworld_training
-training = gridworld_training()
-states = jax.jit(functools.partial(jax.lax.map, training.initial_state))(jax.random.split(jax.random.key(0), 3))
+training, settings = gridworld_training()
+initial_states = jax.jit(lambda keys: jax.lax.map(lambda key: training.initial_state(key, settings), keys))
+states = initial_states(jax.random.split(jax.random.key(0), 3))
 print(json.dumps(jax.device_get(states.update).tolist()))
 """
 
@@ -286,16 +298,16 @@ def test_seeds_together_learn_what_each_learns_alone(form, memory):
     policy = tiny_policy(tiny_memory(memory, 5), env.num_actions)
     mesh, seeds = device_mesh(1), (0, 7)
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    settings = Settings(jax.tree.map(jnp.asarray, params), CONFIG.numbers())
-    together = make_seeds_training(policy, env, settings, CONFIG, 10, mesh, form=form)
-    alone = make_training(policy, env, params, CONFIG, 10, mesh)
+    settings = Settings(params, CONFIG.hyperparameters())
+    together = make_training(policy, env, settings, CONFIG, 10, mesh, seeds=form)
+    alone = make_training(policy, env, settings, CONFIG, 10, mesh)
     states = together.initial_state(keys, settings)
-    each = [alone.initial_state(jax.random.key(seed)) for seed in seeds]
+    each = [alone.initial_state(jax.random.key(seed), settings) for seed in seeds]
     for seed, state in enumerate(each):
         assert_equal(jax.tree.map(lambda leaf, seed=seed: leaf[seed], states), state, atol=1e-6)
     for _ in range(2):
         states, metrics = together.advance(states, settings)
-        each, expected = zip(*(alone.advance(state) for state in each), strict=True)
+        each, expected = zip(*(alone.advance(state, settings) for state in each), strict=True)
     for seed, state in enumerate(each):
         assert_near(jax.tree.map(lambda leaf, seed=seed: leaf[seed], states.params), state.params)
         assert_near(jax.tree.map(lambda leaf, seed=seed: leaf[seed], metrics), expected[seed])
@@ -307,17 +319,12 @@ def test_other_numbers_and_tasks_share_a_program():
     env, params = DarkKeyToDoorConfig(size=2, attempt_limit=4, trial_length=5).make()
     shorter = params.replace(max_steps_in_episode=np.int32(3))
     policy, mesh, keys = tiny_policy(tiny_memory("gru", 5), env.num_actions), device_mesh(1), jax.random.key(1)[None]
-    first = Settings(jax.tree.map(jnp.asarray, params), CONFIG.numbers())
-    together = make_seeds_training(policy, env, first, CONFIG, 10, mesh)
+    first = Settings(params, CONFIG.hyperparameters())
+    together = make_training(policy, env, first, CONFIG, 10, mesh, seeds="auto")
     together.advance(together.initial_state(keys, first), first)
-    other = Settings(jax.tree.map(jnp.asarray, shorter), config.numbers())
+    other = Settings(shorter, config.hyperparameters())
     states, _ = together.advance(together.initial_state(keys, other), other)
     assert together.advance._cache_size() == 1
-    alone = make_training(policy, env, shorter, config, 10, mesh)
-    state, _ = alone.advance(alone.initial_state(jax.random.key(1)))
+    alone = make_training(policy, env, other, config, 10, mesh)
+    state, _ = alone.advance(alone.initial_state(jax.random.key(1), other), other)
     assert_near(jax.tree.map(lambda leaf: leaf[0], states.params), state.params)
-
-
-def test_numbers_take_the_place_of_the_fields():
-    other = dataclasses.replace(CONFIG, **dict.fromkeys(CONFIG.numbers(), 0.5))
-    assert other != CONFIG and other.with_numbers(CONFIG.numbers()) == CONFIG

@@ -24,18 +24,20 @@ if distributed:
 from tiny import tiny_memory, tiny_policy  # noqa: E402  (gymnax starts JAX's devices when it is imported)
 
 from envs.dark_key_to_door import DarkKeyToDoorConfig  # noqa: E402
+from memrl.metrics import to_host  # noqa: E402
 from memrl.ppo import PPOConfig  # noqa: E402
 from memrl.sharding import device_mesh  # noqa: E402
-from memrl.training import make_training  # noqa: E402
+from memrl.training import Settings, make_training  # noqa: E402
 
 env, env_params = DarkKeyToDoorConfig(size=2, attempt_limit=4, trial_length=5).make()
 policy = tiny_policy(tiny_memory(memory, 5), env.num_actions, jax.numpy.float64)
 config = PPOConfig(num_envs=16, unroll_length=7, epochs=2, minibatches=2)
 for number in map(int, devices.split(",")):
     mesh = device_mesh(number)
-    training = make_training(policy, env, env_params, config, 3, mesh, chunk=3, optimizer=optax.sgd(0.5))
-    state, metrics = training.advance(training.initial_state(jax.random.key(0)))
+    settings = Settings(env_params, config.hyperparameters())
+    training = make_training(policy, env, settings, config, 3, mesh, chunk=3, optimizer=optax.sgd(0.5))
+    state, metrics = training.advance(training.initial_state(jax.random.key(0), settings), settings)
     params = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(state.params)])
-    metrics = {name: np.asarray(value).tolist() for name, value in metrics.items()}
+    metrics = {name: value.tolist() for name, value in to_host(metrics).items()}
     place = {"devices": mesh.size, "processes": jax.process_count()}
     print(json.dumps({**place, "params": params.tolist(), "metrics": metrics}))

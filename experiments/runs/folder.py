@@ -27,7 +27,7 @@ from memrl.evaluation import SavedEvaluation, read_evaluation
 from memrl.files import read_json
 from memrl.rollout import initial_actor_state
 from memrl.tracking import Tracker, environment_record, read_metrics, write_json
-from memrl.training import Training, make_training
+from memrl.training import Seeds, Settings, Training, make_training
 
 
 class Record(TypedDict):
@@ -102,12 +102,24 @@ def load_run(folder: Path) -> Run:
         raise UsageError(str(error)) from error
 
 
-def build(config: Config, mesh: Mesh) -> Training:
-    """The program of a run, not yet compiled."""
+def build(config: Config, mesh: Mesh, seeds: Seeds | None = None) -> Training:
+    """The program of a run, or of several that differ in their seed alone, not yet compiled."""
     environment, env_params = config.env.make()
-    policy = make_policy(config, environment, env_params)
-    chunk = config.updates_per_chunk
-    return make_training(policy, environment, env_params, config.ppo, config.num_updates, mesh, chunk)
+    return make_training(
+        make_policy(config, environment, env_params),
+        environment,
+        settings_of(config),
+        config.ppo,
+        config.num_updates,
+        mesh,
+        chunk=config.updates_per_chunk,
+        seeds=seeds,
+    )
+
+
+def settings_of(config: Config) -> Settings:
+    """The arguments of the program of a run."""
+    return Settings(config.env.make()[1], config.ppo.hyperparameters())
 
 
 def parameter_shapes(config: Config) -> Any:

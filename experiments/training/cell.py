@@ -11,9 +11,9 @@ from typing import Any
 import jax
 
 from experiments.command_line import UsageError, make_mesh
-from experiments.config import Config, config_to_dict, make_policy
+from experiments.config import Config, config_to_dict
 from experiments.runs.evaluation import evaluate_seeds
-from experiments.runs.folder import Run, check_files, check_identity, identity, open_files
+from experiments.runs.folder import Run, build, check_files, check_identity, identity, open_files, settings_of
 from experiments.terminal import say
 from experiments.training.log import DivergedError, Log, Progress
 from experiments.training.start import examine
@@ -21,10 +21,10 @@ from experiments.training.stop import StopRequest
 from memrl.checkpoint import Checkpointer
 from memrl.evaluation import write_evaluation
 from memrl.files import FileError
-from memrl.ppo import NUMBERS
-from memrl.training import SeedsTraining, Settings, make_seeds_training
+from memrl.ppo import Hyperparameters
+from memrl.training import Training
 
-Programs = dict[tuple[str, int], SeedsTraining]
+Programs = dict[tuple[str, int], Training]
 """Compiled programs by `program_key` and number of seeds."""
 
 
@@ -39,7 +39,7 @@ def program_key(config: Config) -> str:
             "env_params": [str(jax.typeof(leaf)) for leaf in leaves],
             "memory": values["memory"],
             "network": values["network"],
-            "ppo": {name: value for name, value in values["ppo"].items() if name not in NUMBERS},
+            "ppo": {name: value for name, value in values["ppo"].items() if name not in Hyperparameters._fields},
             "num_updates": config.num_updates,
             "updates_per_chunk": config.updates_per_chunk,
             "devices": config.devices,
@@ -96,15 +96,11 @@ def train_seeds(folder: Path, runs: Sequence[Run], command: Sequence[str], progr
     configs = [run.config for run in runs]
     config = configs[0]
     mesh = make_mesh(config)
-    environment, env_params = config.env.make()
-    settings = Settings(jax.tree.map(jax.numpy.asarray, env_params), config.ppo.numbers())
+    settings = settings_of(config)
     key = program_key(config), len(configs)
     if key not in programs:
         examine(config)
-        policy = make_policy(config, environment, env_params)
-        programs[key] = make_seeds_training(
-            policy, environment, settings, config.ppo, config.num_updates, mesh, config.updates_per_chunk
-        )
+        programs[key] = build(config, mesh, seeds="auto")
     training = programs[key]
     keys = jax.numpy.stack([jax.random.key(config.seed) for config in configs])
     identities = [identity(config) for config in configs]

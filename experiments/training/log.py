@@ -4,10 +4,9 @@ import math
 import sys
 import time
 
-import jax
-
 from experiments.config import Config
 from experiments.terminal import say
+from memrl.metrics import Metrics, to_host
 from memrl.tracking import Tracker
 
 
@@ -40,10 +39,10 @@ class Log:
         self.config, self.tracker = config, tracker
         self.update, self.seconds = update, seconds
         self.progress, self.together = progress, together
-        self._pending: dict[str, jax.Array] | None = None
+        self._pending: Metrics | None = None
         self._last = time.perf_counter()
 
-    def add(self, metrics: dict[str, jax.Array]) -> None:
+    def add(self, metrics: Metrics) -> None:
         """Takes the metrics `[chunk]` of the chunk that is being computed, and deals with the one before."""
         self.flush()
         self._pending = metrics
@@ -52,7 +51,7 @@ class Log:
         """Deals with what has been added; waits for it if need be. Raises DivergedError."""
         if self._pending is None:
             return
-        metrics, self._pending = jax.device_get(self._pending), None
+        metrics, self._pending = to_host(self._pending), None
         now = time.perf_counter()
         elapsed, self._last = (now - self._last) / self.together, now
         self.seconds += elapsed

@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from experiments.config import Config
-from experiments.runs.folder import check_identity, identity, open_files
+from experiments.runs.folder import check_identity, identity, open_files, settings_of
 from experiments.terminal import say
 from experiments.training.log import Log, Progress
 from experiments.training.stop import StopRequest
@@ -31,13 +31,13 @@ def train(
         changed.
       DivergedError: a loss or gradient is not finite; all checkpoints are from before that.
     """
-    key = jax.random.key(config.seed)
+    key, settings = jax.random.key(config.seed), settings_of(config)
     with contextlib.ExitStack() as stack:
         checkpointer = stack.enter_context(Checkpointer(folder / "checkpoints"))
         state, update, seconds = None, 0, 0.0
         if checkpointer.latest() is not None:
             # Shapes of `initial_state` carry its shardings: every array is read to where it belongs.
-            state, metadata = checkpointer.restore(jax.eval_shape(training.initial_state, key))
+            state, metadata = checkpointer.restore(jax.eval_shape(training.initial_state, key, settings))
             check_identity(metadata["identity"], config, checkpointer)
             update, seconds = int(state.update), metadata["seconds"]
 
@@ -49,8 +49,8 @@ def train(
         devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' * (mesh.size > 1)}"
         say(f"{folder}: {update} of {config.num_updates} updates done. Compiling for {devices} ...", end=" ")
         start = time.perf_counter()
-        state = training.initial_state(key) if state is None else state
-        advance = training.advance.lower(state).compile()
+        state = training.initial_state(key, settings) if state is None else state
+        advance = training.advance.lower(state, settings).compile()
         stop = stack.enter_context(StopRequest())  # until now there was nothing to save
         say(f"took {time.perf_counter() - start:.0f} s.")
         progress = Progress(config, update)
@@ -62,7 +62,7 @@ def train(
             checkpointer.save(update, state, {"seconds": log.seconds, "identity": identity(config)})
 
         while update < config.num_updates and not stop.pending():
-            state, metrics = advance(state)
+            state, metrics = advance(state, settings)
             update += config.updates_per_chunk
             log.add(metrics)
             if update % config.checkpoint_every < config.updates_per_chunk:

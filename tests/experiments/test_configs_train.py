@@ -15,7 +15,7 @@ from tiny import SIZES, TINY_ENVIRONMENTS
 from envs import ENVIRONMENTS
 from experiments.config import Config
 from experiments.configs import CONFIGS
-from experiments.runs.folder import build
+from experiments.runs.folder import build, settings_of
 from memrl.sharding import device_mesh
 
 NAMES = {kind: name for name, kind in ENVIRONMENTS.items()}
@@ -54,10 +54,11 @@ def test_the_first_config_of_a_family_trains(name):
     config = TINY[name]
     assert config.num_updates == 2
     training = build(config, device_mesh())
-    state = training.initial_state(jax.random.key(config.seed))
+    settings = settings_of(config)
+    state = training.initial_state(jax.random.key(config.seed), settings)
     before = jax.device_get(state.params)
     for _ in range(config.num_updates):
-        state, metrics = training.advance(state)
+        state, metrics = training.advance(state, settings)
     for name in ("loss", "gradient_norm", "reward_per_step"):  # a mean over trials is not a number if none ended
         assert np.isfinite(metrics[name]).all()
     assert metrics["ratio_deviation"].max() < 1e-5
@@ -66,9 +67,9 @@ def test_the_first_config_of_a_family_trains(name):
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name not in FIRST.values()])
 def test_every_other_config_can_be_compiled(name):
-    training = build(TINY[name], device_mesh())
-    state = jax.eval_shape(training.initial_state, jax.random.key(0))
-    after, metrics = jax.eval_shape(training.advance, state)
+    training, settings = build(TINY[name], device_mesh()), settings_of(TINY[name])
+    state = jax.eval_shape(training.initial_state, jax.random.key(0), settings)
+    after, metrics = jax.eval_shape(training.advance, state, settings)
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (state, after))
     assert shapes[0] == shapes[1]
     assert metrics["loss"].shape == (TINY[name].updates_per_chunk,)

@@ -15,7 +15,7 @@ from experiments.command_line import make_mesh
 from experiments.config import config_to_dict
 from experiments.inspect import inspect_run
 from experiments.run import Options as RunOptions
-from experiments.runs.folder import build, identity
+from experiments.runs.folder import build, identity, settings_of
 from memrl.checkpoint import Checkpointer
 from memrl.tracking import write_json
 
@@ -38,7 +38,7 @@ def untrained(folder, *arguments):
     folder.mkdir()
     write_json(folder / "config.json", config_to_dict(config))
     with Checkpointer(folder / "checkpoints") as checkpointer:
-        state = training.initial_state(jax.random.key(0))
+        state = training.initial_state(jax.random.key(0), settings_of(config))
         checkpointer.save(0, state, {"seconds": 0.0, "identity": identity(config)})
     return folder
 

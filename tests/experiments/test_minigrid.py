@@ -15,7 +15,7 @@ from envs.minigrid_memory import DONE, EAST, FORWARD, LEFT, RIGHT, WALL, WEST, M
 from experiments import minigrid
 from experiments.config import Config, config_to_dict, load_config
 from experiments.minigrid import play_ours, play_theirs
-from experiments.runs.folder import build, identity
+from experiments.runs.folder import build, identity, settings_of
 from memrl.checkpoint import Checkpointer
 from memrl.networks import NetworkConfig, Outputs
 from memrl.ppo import PPOConfig
@@ -81,7 +81,7 @@ def trained(tmp_path_factory):
     folder.mkdir()
     write_json(folder / "config.json", config_to_dict(config))
     with Checkpointer(folder / "checkpoints") as checkpointer:
-        state = build(config, device_mesh(1)).initial_state(jax.random.key(0))
+        state = build(config, device_mesh(1)).initial_state(jax.random.key(0), settings_of(config))
         checkpointer.save(0, state, {"identity": identity(config)})
     return folder
 

@@ -22,7 +22,7 @@ from tools import finish, wait_for
 from experiments import command_line, evaluate, inspect, matrix, report, run
 from experiments.config import load_config
 from experiments.configs import CONFIGS
-from experiments.runs.folder import build, make_folder
+from experiments.runs.folder import build, make_folder, settings_of
 from experiments.training.loop import train
 from memrl.checkpoint import Checkpointer
 from memrl.tracking import read_metrics
@@ -57,7 +57,7 @@ def final_state(folder: Path) -> list[np.ndarray]:
     config = load_config(folder)
     training = build(config, command_line.make_mesh(config))
     state, _ = Checkpointer(folder / "checkpoints").restore(
-        jax.eval_shape(training.initial_state, jax.random.key(0)), config.num_updates
+        jax.eval_shape(training.initial_state, jax.random.key(0), settings_of(config)), config.num_updates
     )
     is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # noqa: E731
     return [np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf) for leaf in jax.tree.leaves(state)]
