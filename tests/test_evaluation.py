@@ -11,7 +11,7 @@ import pytest
 from flax import struct
 from gymnax.environments import environment
 from probe_environments import Probe
-from tiny import tiny_memory, tiny_policy
+from tiny import initial_params, tiny_memory, tiny_policy
 
 from envs.dark_key_to_door import DarkKeyToDoorConfig
 from envs.player import Player
@@ -19,7 +19,6 @@ from envs.t_maze import TMazeConfig
 from memrl.evaluation import EvaluationConfig, Setting, evaluate, in_context, memory_sizes, record_trial
 from memrl.memory import FCT, GRU, MEMORIES, Memo, MemoryConfig
 from memrl.memory.recurrent import RecurrentMemory
-from memrl.rollout import initial_actor_state
 
 TRIAL = 6  # steps
 
@@ -50,11 +49,6 @@ class WageWithPlayers(Wage):
             "worker": Player(lambda params: None, lambda key, memory, state, params: (memory, jnp.int32(1))),
             "idler": Player(lambda params: jnp.int32(0), rest),
         }
-
-
-def initial_params(policy, env, env_params):
-    actor = initial_actor_state(policy, env, env_params, 1, jax.random.key(0))
-    return policy.init(jax.random.key(0), actor.memory, actor.inputs, actor.reset, method="step")
 
 
 def run(env=None, memory="none", always=None, env_params=None, splits=None, **settings):

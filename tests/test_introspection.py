@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import TINY_ENVIRONMENTS, tiny_memory, tiny_policy
+from tiny import TINY_ENVIRONMENTS, initial_params, tiny_memory, tiny_policy
 
 import envs
 from envs.base import Fact
@@ -26,7 +26,6 @@ from memrl.introspection import (
 from memrl.memory import MEMORIES
 from memrl.memory.base import Memory, select
 from memrl.networks import ActorCritic, NetworkConfig, observation_kinds
-from memrl.rollout import initial_actor_state
 
 STEPS = 14
 ATTENTIVE = {
@@ -57,11 +56,7 @@ def policy_in(environment, params, memory):
     """A tiny policy around `memory`, and random parameters."""
     kinds = observation_kinds(environment.observation_space(params))
     policy = ActorCritic(memory, environment.num_actions, NetworkConfig((8,), (8,)), jnp.float32, kinds)
-    actor = initial_actor_state(policy, environment, params, 1, jax.random.key(0))
-    variables = jax.jit(lambda key: policy.init(key, actor.memory, actor.inputs, actor.reset, method="step"))(
-        jax.random.key(1)
-    )
-    return policy, variables
+    return policy, initial_params(policy, environment, params)
 
 
 def trace_of(name, config, **settings):
