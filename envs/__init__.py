@@ -8,7 +8,8 @@ import difflib
 import functools
 from collections.abc import Callable
 
-import envs.gymnax_version  # noqa: F401  (first: it says so where the gymnax to be imported is too old)
+import envs.gymnax_version
+import envs.lazy_gymnax  # noqa: F401  (and this before anything of gymnax is imported)
 from envs.ballet import BalletConfig
 from envs.bandit import BanditConfig
 from envs.base import EnvironmentConfig

@@ -23,8 +23,6 @@ from typing import Any, Self
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-import tensorstore
 from jax.experimental import multihost_utils
 
 from memrl.files import StorageError
@@ -87,7 +85,9 @@ class Checkpointer:
             raise StorageError(f"{self.directory} cannot be written to: {reason}.") from error
 
     @functools.cached_property
-    def _manager(self) -> ocp.CheckpointManager:
+    def _manager(self) -> Any:
+        import orbax.checkpoint as ocp  # here and below, since many commands need no checkpoint, and it takes its time
+
         # The latest two are kept, never the best: what is evaluated is the end of training, not its luckiest moment.
         # The older one is there should the newest get damaged. Temporary folders are left over from killed processes.
         options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
@@ -125,6 +125,8 @@ class Checkpointer:
             "checksums": {path: _checksum(leaf) for path, leaf in _leaves(state)},
         }
         description["checksum"] = _json_checksum(description)
+        import orbax.checkpoint as ocp
+
         items = {"state": ocp.args.StandardSave(state), "description": ocp.args.JsonSave(description)}
         with self._writing():
             self._manager.save(update, args=ocp.args.Composite(**items))
@@ -180,6 +182,8 @@ class Checkpointer:
         return True
 
     def _read(self, template: Any, update: int, part: str | None) -> tuple[Any, dict[str, Any]]:
+        import orbax.checkpoint as ocp
+
         folder = self.directory / str(update)
         asked = {path: _type(leaf) for path, leaf in _leaves(template, part)}
         # Not through a CheckpointManager, which would take the temporary folders of a running save for left over.
@@ -219,6 +223,8 @@ def _check_readable(folder: Path, number: int, part: str | None) -> None:
     Orbax would find that out as well, but it reads them all at once, and when one fails the others print pages of
     tracebacks ("Event loop is closed"), some of them later and from other threads.
     """
+    import tensorstore
+
     base = {"driver": "ocdbt", "base": folder.as_uri()}
     names = [
         name.removesuffix("/.zarray")
