@@ -16,7 +16,9 @@ from experiments.command_line import UsageError
 from experiments.configs import CONFIGS
 from experiments.settings import names_of
 from experiments.training.cell import train_cell
+from experiments.workers.store import Cell, Grid, save_grid, write_status
 from memrl.evaluation import EvaluationConfig
+from memrl.files import FileError
 from memrl.memory import FCT, GRU, MemoryConfig
 from memrl.networks import NetworkConfig
 from memrl.ppo import PPOConfig
@@ -126,7 +128,7 @@ def test_a_report_has_it(mazes, tmp_path):
         ),
         (
             lambda run: run.pop("folder"),
-            "is damaged: arms.0.runs.0.folder: field required. Test again, python -m ",
+            "is damaged: arms.1.runs.0.folder: field required. Test again, python -m ",
         ),
     ],
 )
@@ -136,7 +138,7 @@ def test_a_report_refuses_what_is_not_of_its_runs(mazes, tmp_path, change, sente
     result = json.loads(file.read_text())
     change(result["arms"][1]["runs"][0])
     file.write_text(json.dumps(result))
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises((FileError, UsageError)) as caught:
         report.run([str(mazes), "--output", str(tmp_path / "report")])
     file.unlink()
     assert sentence in str(caught.value) and not (tmp_path / "report").exists()
@@ -187,9 +189,9 @@ def test_names_tell_settings_apart():
 def test_cells_that_are_not_done_are_named(mazes, tmp_path, capsys):
     grid = tmp_path / "grid"
     shutil.copytree(mazes, grid)
-    (grid / "grid.json").write_text(json.dumps({"test": {}, "cells": [{"name": "0"}, {"name": "1"}]}))
+    save_grid(Grid(tuple(Cell(name, CONFIGS["gru_t_maze"].config) for name in "01"), (0, 1), {}), grid)
     for cell, state, error in (("0", "done", None), ("1", "failed", "Its worker was killed.")):
-        (grid / cell / "status.json").write_text(json.dumps({"state": state, "error": error}))
+        write_status(grid / cell, state, "its log", error=error)
     assert matrix.run([str(grid), "--test", "env.corridors=1"]) == 0
     assert "Left out: 1 is failed: Its worker was killed.\n" in capsys.readouterr().out
     (arm,) = json.loads((grid / "matrix.json").read_text())["arms"]
