@@ -30,12 +30,12 @@ import tyro
 from experiments import command_line
 from experiments.command_line import UsageError, make_output
 from experiments.config import make_policy
-from experiments.grid import read_sweep
 from experiments.reporting.matrix import Matrix, draw, table
 from experiments.runs.arms import Arm, check_complete, check_seeds, group
 from experiments.runs.find import find_runs, unfinished
 from experiments.runs.folder import load_params, parameter_shapes
-from experiments.settings import Sweeps, check_faced, faced, made, names_of, tested
+from experiments.settings import check_faced, faced, made, names_of, tested
+from experiments.sweeps import Sweeps, read_sweep
 from experiments.terminal import say
 from experiments.workers.store import load_grid
 from memrl.environment import hooks

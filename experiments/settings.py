@@ -12,11 +12,9 @@ import tyro
 from envs import ENVIRONMENTS
 from experiments import command_line
 from experiments.command_line import UsageError, option
+from experiments.sweeps import Sweeps
 from memrl.evaluation import Setting
 from memrl.networks import observation_kinds
-
-Sweeps = dict[str, list[list[str]]]
-"""For each swept field its values; each value is the words that follow the option of that name."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,16 @@ from tools import main_of
 from envs.minigrid_memory import MiniGridMemoryConfig
 from experiments import evaluate, grid, inspect, matrix, minigrid, report, run
 from experiments.configs import CONFIGS
-from experiments.runs.folder import Run, build, identity, load_params, load_run, open_files, parameter_shapes
+from experiments.runs.folder import (
+    Run,
+    build,
+    identity,
+    load_params,
+    load_run,
+    open_files,
+    parameter_shapes,
+    settings_of,
+)
 from experiments.training.cell import train_cell
 from experiments.workers.schedule import is_done
 from experiments.workers.store import Cell, Grid, load_grid, save_grid, write_status
@@ -62,7 +71,8 @@ def whole(tmp_path_factory):
     save_grid(Grid((Cell(CELL, config),), (0,), {}, ("python",)), folder)
     write_status(folder / CELL, "done", "a log", 1.0)
     shutil.rmtree(trained / "checkpoints")
-    shapes = jax.eval_shape(build(config, device_mesh(1)).initial_state, jax.random.key(0))
+    initial_state = build(config, device_mesh(1)).initial_state
+    shapes = jax.eval_shape(initial_state, jax.random.key(0), settings_of(config))
 
     def zeros(leaf):
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -14,6 +14,7 @@ from tools import finish, wait_for
 from experiments import command_line, grid, report
 from experiments.command_line import UsageError
 from experiments.configs import CONFIGS
+from experiments.sweeps import GRIDS, Definition, cell_name, combinations
 from experiments.workers import places as places_of_workers
 from experiments.workers import schedule
 from experiments.workers.store import Cell, Grid, claim, grid_lock, load_grid, read_status, save_grid
@@ -32,17 +33,14 @@ TINY = [
 UPDATES = 40
 
 
-def definition(*arguments: str) -> grid.Definition:
+def definition(*arguments: str) -> Definition:
     return grid.read_definition(arguments)
 
 
 def cells(*arguments: str) -> dict[str, object]:
     """The configs of a grid by the names of its cells, none of them built."""
     said = definition(*arguments)
-    return {
-        grid.cell_name(said.sweeps, choice): grid.read_cell(said, choice)[0]
-        for choice in grid.combinations(said.sweeps)
-    }
+    return {cell_name(said.sweeps, choice): grid.read_cell(said, choice)[0] for choice in combinations(said.sweeps)}
 
 
 # What is swept
@@ -158,7 +156,7 @@ def test_the_command_line_has_precedence_over_the_file(tmp_path):
     assert {(config.env.length, config.total_steps) for config in found.values()} == {(6, 128)}
 
 
-@pytest.mark.parametrize("file", sorted(grid.GRIDS.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("file", sorted(GRIDS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_named_grid_can_be_read(file):
     said = definition("--grid", file.stem)
     found = cells("--grid", file.stem)
