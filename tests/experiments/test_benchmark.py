@@ -209,11 +209,11 @@ def test_intervals_are_compared(monkeypatch, tmp_path, capsys):
     assert 0.9 < found["IQM, widened bootstrap (taken)"][3]["coverage"] < 0.99
     assert found["mean, t"][3]["width"] == pytest.approx(2 * 4.303 * 0.886 / 3**0.5, rel=0.15)  # the mean s is 0.886
 
-    monkeypatch.setattr(benchmark, "EXPERIMENTS", 4)
+    monkeypatch.setattr(benchmark, "EXPERIMENTS", 10)
     assert benchmark.run(["--intervals", "--json", str(tmp_path / "intervals.json")]) == 0
     tables = json.loads((tmp_path / "intervals.json").read_text())["intervals"]
     printed = capsys.readouterr().out
-    assert tables.pop("experiments") == 4 and len(tables) == 5
+    assert tables.pop("experiments") == 10 and len(tables) == 5
     for title, rows in tables.items():
         assert title in printed and all(method in printed for row in rows.values() for method in row)
 
