@@ -1,4 +1,4 @@
-"""The folder of a run: who it belongs to, what is in it, and the policy that was trained there.
+"""The folder of a run: which run it is, what is in it, and the policy that was trained there.
 
 One function reads each kind of file and answers for it: where a file is damaged, or of another run, it raises one
 sentence that says so.

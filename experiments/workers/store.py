@@ -56,16 +56,22 @@ class SavedCell(TypedDict):
     """A cell in `grid.json`."""
 
     name: str
+    """Folder of the cell in that of the grid."""
     config: dict[str, Any]
+    """Settings of the cell, as in `config.json`."""
 
 
 class SavedGrid(TypedDict):
     """What `grid.json` holds."""
 
     command: list[str]
+    """The command line that began the grid."""
     seeds: list[int]
+    """Seeds of each cell."""
     test: dict[str, list[list[str]]]
+    """Fields and values that `experiments.matrix` tests on."""
     cells: list[SavedCell]
+    """The cells, in the order of the swept values."""
 
 
 def load_grid(folder: Path) -> Grid:

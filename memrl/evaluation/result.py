@@ -18,9 +18,9 @@ class Interval(TypedDict):
     mean: float
     """The mean."""
     low: float
-    """The lower end of its interval."""
+    """Lower end of the interval of the mean."""
     high: float
-    """The upper end."""
+    """Upper end of the interval of the mean."""
 
 
 Means = TypedDict("Means", {"return": Interval, "length": Interval, "outcomes": dict[str, Interval | None]})
@@ -38,7 +38,7 @@ class EpisodesEntry(Means):
     budget: int | None
     """Steps that the memory has room for; None: it is not restricted."""
     players: dict[str, Means]
-    """The same of the reference players."""
+    """Means of the reference players, by name."""
     state_bytes_per_env: int
     """Bytes of the state of the memory, for one environment."""
     tokens_attended: float
@@ -58,9 +58,9 @@ class WindowsEntry(TypedDict):
     return_per_window: list[float]
     """The mean return in each window."""
     return_per_window_low: list[float]
-    """The lower ends of its intervals."""
+    """Lower ends of the intervals of the mean returns."""
     return_per_window_high: list[float]
-    """The upper ends."""
+    """Upper ends of the intervals of the mean returns."""
     outcomes_per_window: dict[str, list[float | None]]
     """What the environment reported of the attempts that ended in each window, on average; None where none did."""
     state_bytes_per_env: int
@@ -94,9 +94,9 @@ class Evaluation(TypedDict):
     window_length: NotRequired[int]
     """Steps of a window, where a trial is a fixed number of steps."""
     in_context: NotRequired[InContext]
-    """What was learned within a trial, there."""
+    """What was learned within a trial, where a trial is a fixed number of steps."""
     windows: NotRequired[list[WindowsEntry]]
-    """How trials went, there: those of the trained length first, the unrestricted memory first."""
+    """How trials of a fixed number of steps went: the trained length first, the unrestricted memory first."""
     episodes: NotRequired[list[EpisodesEntry]]
     """How episodes went where they end by the task, and in other settings: the one trained in first."""
 
