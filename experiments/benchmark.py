@@ -22,6 +22,9 @@ what a step of acting costs after 1024 and after 16,384 steps, and a token of a 
 The fifth draws seeds from populations whose figures are known, and prints for the intervals of `memrl.statistics` and
 for rivals how often they hold them and how wide they are; see `benchmarks.intervals`.
 
+`--footprints all`, or the names of configs, prints for each the memory that a run says it needs before it is compiled,
+what XLA gives out in the compiled program, and by how much the process grows; see `memrl.footprint`.
+
 `--json FILE` writes all figures. Compiled programs are not taken from JAX's cache on disk.
 """
 
@@ -42,11 +45,13 @@ from envs import ENVIRONMENTS
 from experiments import command_line
 from experiments.benchmarks.environments import compare_environments
 from experiments.benchmarks.flops import matmul_flops
+from experiments.benchmarks.footprints import compare_footprints
 from experiments.benchmarks.intervals import EXPERIMENTS, compare_intervals
 from experiments.benchmarks.memories import compare_memories
 from experiments.benchmarks.timing import measure, prepare
 from experiments.command_line import UsageError
 from experiments.config import Config, config_to_dict, look_up, make_policy
+from experiments.configs import CONFIGS
 from experiments.runs.folder import build, settings_of
 from memrl.advantage import trajectory_advantage
 from memrl.files import check_writable
@@ -57,6 +62,8 @@ from memrl.sharding import AXIS, split_specs
 from memrl.tracking import environment_record, write_json
 from memrl.training import TrainState, make_optimizer
 
+WITHOUT_CONFIG = ("environments", "memories", "footprints", "intervals")
+"""Options that say what else is measured, without a config."""
 WINDOW = 256
 """Steps in one measurement of acting: several segments, so that closing them counts."""
 
@@ -77,13 +84,15 @@ class Options:
     """Environments to step at random, or `all`. Nothing else is measured then, and no config is needed."""
     memories: tuple[str, ...] = ()
     """Memories to measure by themselves, or `all`. Nothing else is measured then, and no config is needed."""
+    footprints: tuple[str, ...] = ()
+    """Configs whose footprints to compare with what they need, or `all`. Nothing else is measured then."""
     intervals: bool = False
     """Measure the coverage of intervals over seeds. Nothing else is measured then, and no config is needed."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Measures as the command line says; returns the exit status."""
-    if {"--environments", "--memories", "--intervals"} & {argument.partition("=")[0] for argument in arguments}:
+    if {f"--{name}" for name in WITHOUT_CONFIG} & {argument.partition("=")[0] for argument in arguments}:
         return run_without_config(arguments)
     description = "Measures the speed of training or, with --acting, of memories in acting."
     config, options = command_line.read("experiments.benchmark", description, Options(), arguments)
@@ -128,34 +137,45 @@ def check(options: Options) -> None:
 
 
 def run_without_config(arguments: Sequence[str]) -> int:
-    """Measures environments, memories or intervals as the command line says; returns the exit status."""
-    description = "Measures the speed of environments or of memories, or the coverage of intervals."
+    """Measures what needs no config, or many, as the command line says; returns the exit status."""
+    description = "Measures environments, memories, the footprints of configs, or the coverage of intervals."
     options = command_line.parse(Options, Options(), [Options()], "experiments.benchmark", description, arguments)
     check(options)
-    chosen = [f"--{name}" for name in ("environments", "memories", "intervals") if getattr(options, name)]
+    chosen = [name for name in WITHOUT_CONFIG if getattr(options, name)]
     if not chosen:
-        raise UsageError("Name what is to be measured after --environments or --memories, or say all.")
+        raise UsageError("Name what is to be measured after --environments, --memories or --footprints, or say all.")
     if len(chosen) > 1:
-        raise UsageError(f"Measure one after the other: leave out all but one of {' and '.join(chosen)}.")
-    every = [name for name in ENVIRONMENTS if name != "gymnax"] if options.environments else list(MEMORIES)
-    names = options.environments or options.memories
-    names = every if names == ("all",) else names
+        raise UsageError(f"Measure one after the other: leave out all but one of --{' and --'.join(chosen)}.")
+    (what,) = chosen
+    every = {
+        "environments": [name for name in ENVIRONMENTS if name != "gymnax"],
+        "memories": list(MEMORIES),
+        "footprints": list(CONFIGS),
+    }
+    names = getattr(options, what)
+    names = every[what] if names == ("all",) else names
     record = {"environment": environment_record()}
     try:
-        if options.environments:
-            made = {name: envs.get(name)().make() for name in names}
-        else:
-            memories = {name: MEMORIES[look_up(name, MEMORIES, "memory")]() for name in names}
+        match what:
+            case "environments":
+                made = {name: envs.get(name)().make() for name in names}
+            case "memories":
+                memories = {name: MEMORIES[look_up(name, MEMORIES, "memory")]() for name in names}
+            case "footprints":
+                names = [look_up(name, CONFIGS, "config") for name in names]
     except ValueError as error:
         raise UsageError(str(error)) from error
-    if options.intervals:
-        figures = {"intervals": compare_intervals(EXPERIMENTS)}
-    elif options.environments:
-        figures = {"environments": compare_environments(made, options.repeats)}
-    else:
-        figures = {"memories": compare_memories(memories, 1024, (1024, 16_384), 1024, options.repeats)}
+    match what:
+        case "environments":
+            figures = compare_environments(made, options.repeats)
+        case "memories":
+            figures = compare_memories(memories, 1024, (1024, 16_384), 1024, options.repeats)
+        case "footprints":
+            figures = compare_footprints(names)
+        case "intervals":
+            figures = compare_intervals(EXPERIMENTS)
     if options.json is not None:
-        write_json(options.json, {**record, **figures})
+        write_json(options.json, {**record, what: figures})
     return 0
 
 

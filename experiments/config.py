@@ -116,11 +116,6 @@ class Config:
             )
         if not hooks(self.env.make()[0]).episodic:
             self.evaluation.window_length(self.trial_length)
-            if (longest := max(self.evaluation.horizons) * self.trial_length) > INT32_MAX:
-                raise ValueError(
-                    f"evaluation.horizons is {self.evaluation.horizons} and a trial has {self.trial_length} steps: "
-                    f"the longest would have {longest}, and must have at most 2^31 - 1."
-                )
 
 
 def make_policy(config: Config, environment: Any, env_params: Any, memory: MemoryConfig | None = None) -> ActorCritic:

@@ -30,6 +30,7 @@ from experiments.runs.folder import build, first_difference, identity, load_run,
 from experiments.terminal import say
 from experiments.training.log import DivergedError
 from experiments.training.loop import train
+from experiments.training.room import check_evaluation, check_training
 from experiments.training.start import examine
 from memrl.checkpoint import Checkpointer
 from memrl.files import StorageError, check_writable
@@ -63,11 +64,14 @@ def run(arguments: Sequence[str]) -> int:
     if saved is None:
         examine(config)
     training = build(config, mesh)
+    room = check_training(config, training, mesh)
+    check_evaluation(config, config.evaluation)
 
     folder = options.resume or make_folder(config, options.output)
     resume = f"python -m experiments.run --resume {folder}"
     try:
         with locked(folder):
+            say(f"{room}.")
             stopped_by = train(config, folder, training, mesh, ["python", "-m", "experiments.run", *arguments])
     except DivergedError as error:
         latest = Checkpointer(folder / "checkpoints").latest() or 0

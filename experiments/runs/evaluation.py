@@ -11,6 +11,7 @@ from experiments.config import Config, make_policy
 from experiments.reporting.table import Table, summary
 from experiments.runs.folder import Run, load_params, load_run, parameter_shapes
 from experiments.terminal import say
+from experiments.training.room import check_evaluation
 from memrl.environment import hooks
 from memrl.evaluation import (
     EvaluationConfig,
@@ -72,6 +73,7 @@ def evaluate_seeds(runs: Sequence[Run], evaluation: EvaluationConfig) -> list[tu
             evaluation.window_length(config.trial_length)
         except ValueError as error:
             raise UsageError(str(error)) from error
+    check_evaluation(config, evaluation)
     shapes = parameter_shapes(config)
     loaded = [load_params(run, shapes) for run in runs]
     more = f", {len(runs) - 1} more seeds after it" if len(runs) > 1 else ""

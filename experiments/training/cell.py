@@ -16,6 +16,7 @@ from experiments.runs.evaluation import evaluate_seeds
 from experiments.runs.folder import Run, build, check_files, check_identity, identity, open_files, settings_of
 from experiments.terminal import say
 from experiments.training.log import DivergedError, Log, Progress
+from experiments.training.room import check_evaluation, check_training
 from experiments.training.start import examine
 from experiments.training.stop import StopRequest
 from memrl.checkpoint import Checkpointer
@@ -100,7 +101,11 @@ def train_seeds(folder: Path, runs: Sequence[Run], command: Sequence[str], progr
     key = program_key(config), len(configs)
     if key not in programs:
         examine(config)
-        programs[key] = build(config, mesh, seeds="auto")
+        training = build(config, mesh, seeds="auto")
+        room = check_training(config, training, mesh, runs=len(configs))
+        check_evaluation(config, config.evaluation)
+        say(f"{folder}: {room}.")
+        programs[key] = training
     training = programs[key]
     keys = jax.numpy.stack([jax.random.key(config.seed) for config in configs])
     identities = [identity(config) for config in configs]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from memrl.memory.base import MemoryConfig
-from memrl.validation import check_numbers
+from memrl.validation import INT32_MAX, check_numbers
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,20 @@ class EvaluationConfig:
             raise ValueError(f"evaluation.seed is {self.seed}: it must be from 0 to 2^32 - 1.")
 
     def window_length(self, trial_length: int) -> int:
-        """Steps of a window; ValueError if the windows do not divide a trial of `trial_length` steps."""
+        """Steps of a window, where the trials that the policy is trained in have `trial_length` steps.
+
+        Raises:
+          ValueError: the windows do not divide the trial, or the steps of the longest trials cannot be counted.
+        """
         if trial_length % self.windows_per_trial:
             raise ValueError(
                 f"evaluation.windows_per_trial is {self.windows_per_trial} and a trial has {trial_length} steps: "
                 "the windows must divide the trial."
+            )
+        if (longest := max(self.horizons) * trial_length) > INT32_MAX:
+            raise ValueError(
+                f"evaluation.horizons is {self.horizons} and a trial has {trial_length} steps: "
+                f"the longest would have {longest}, and must have at most 2^31 - 1."
             )
         return trial_length // self.windows_per_trial
 

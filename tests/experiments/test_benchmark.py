@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from tools import finish
 
 from experiments import benchmark
 from experiments.benchmarks import environments as benchmark_environments
@@ -15,6 +16,7 @@ from experiments.benchmarks import memories as benchmark_memories
 from experiments.benchmarks import timing
 from experiments.benchmarks.flops import matmul_flops
 from experiments.command_line import UsageError
+from experiments.configs import CONFIGS
 from memrl.memory import FCT, GRU, Memo
 from memrl.sharding import AXIS, device_mesh
 
@@ -218,12 +220,30 @@ def test_intervals_are_compared(monkeypatch, tmp_path, capsys):
         assert title in printed and all(method in printed for row in rows.values() for method in row)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_footprints_of_all_configs_are_right_within_a_factor_of_one_and_a_half(start, tmp_path):
+    """Compared with what XLA gives out; with what the process grows by where that is no matter of some megabytes."""
+    figures = tmp_path / "footprints.json"
+    finish(start("benchmark", "--footprints", "all", "--json", figures, XLA_FLAGS=""), 0)
+    footprints = json.loads(figures.read_text())["footprints"]
+    assert list(footprints) == list(CONFIGS)
+    for name, row in footprints.items():
+        assert row["planned"] / 1.5 < row["estimated"] < row["planned"] * 1.5, name
+        if row["planned"] > 10**8:
+            assert row["measured"] / 1.5 < row["estimated"] < row["measured"] * 1.5, name
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--environments", "t_mazes"], "did you mean 't_maze'"),
         (["--memories", "gruu"], "did you mean gru"),
-        (["--environments"], "Name what is to be measured after --environments or --memories, or say all"),
+        (["--footprints", "gru_t_mze"], "There is no config gru_t_mze; did you mean gru_t_maze?"),
+        (
+            ["--environments"],
+            "Name what is to be measured after --environments, --memories or --footprints, or say all",
+        ),
         (["--memories", "gru", "--environments", "bandit"], "Measure one after the other"),
         (["--intervals", "--environments", "bandit"], "leave out all but one of --environments and --intervals"),
     ],
