@@ -16,6 +16,7 @@ from experiments.runs.evaluation import evaluate_seeds
 from experiments.runs.folder import Run, build, check_files, check_identity, identity, open_files, settings_of
 from experiments.terminal import say
 from experiments.training.log import DivergedError, Log, Progress
+from experiments.training.loop import advance_to_end
 from experiments.training.room import check_evaluation, check_training
 from experiments.training.start import examine
 from experiments.training.stop import StopRequest
@@ -23,7 +24,7 @@ from memrl.checkpoint import Checkpointer
 from memrl.evaluation import write_evaluation
 from memrl.files import FileError
 from memrl.ppo import Hyperparameters
-from memrl.training import Training
+from memrl.training import Training, TrainState
 
 Programs = dict[tuple[str, int], Training]
 """Compiled programs by `program_key` and number of seeds."""
@@ -136,18 +137,19 @@ def train_seeds(folder: Path, runs: Sequence[Run], command: Sequence[str], progr
                 except DivergedError as error:
                     raise DivergedError(f"Seed {log.config.seed}: {error}") from error
 
-        say(f"{folder}: {update} of {config.num_updates} updates done, {len(configs)} seeds together.")
-        while update < config.num_updates and not stop.pending():
-            state, metrics = training.advance(state, settings)
-            update += config.updates_per_chunk
+        def add(metrics: dict[str, jax.Array]) -> None:
             flush()
             for log, of_seed in zip(logs, by_seed(metrics, len(configs)), strict=True):
                 log.add(of_seed)
-            if update % config.checkpoint_every < config.updates_per_chunk:
-                flush()
-                checkpointer.save(update, state, {"seconds": logs[0].seconds, "identities": identities})
-        flush()
-        checkpointer.save(update, state, {"seconds": logs[0].seconds, "identities": identities})
+
+        def save(update: int, state: TrainState) -> None:
+            flush()
+            checkpointer.save(update, state, {"seconds": logs[0].seconds, "identities": identities})
+
+        say(f"{folder}: {update} of {config.num_updates} updates done, {len(configs)} seeds together.")
+        state, update = advance_to_end(
+            config, lambda state: training.advance(state, settings), state, update, stop, add, save
+        )
         checkpointer.close()  # waits, while another signal would still do no harm
         if update >= config.num_updates:
             for run, log, own, of_seed in zip(runs, logs, identities, by_seed(state, len(configs)), strict=True):

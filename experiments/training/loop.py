@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -15,7 +15,7 @@ from experiments.terminal import say
 from experiments.training.log import Log, Progress
 from experiments.training.stop import StopRequest
 from memrl.checkpoint import Checkpointer
-from memrl.training import Training
+from memrl.training import Training, TrainState
 
 
 def train(
@@ -57,16 +57,43 @@ def train(
         stack.callback(progress.end)
         log = Log(config, tracker, update, seconds, progress)
 
-        def save() -> None:
+        def save(update: int, state: TrainState) -> None:
             log.flush()  # first: metrics.jsonl then misses no update, and what has diverged is not saved
             checkpointer.save(update, state, {"seconds": log.seconds, "identity": identity(config)})
 
-        while update < config.num_updates and not stop.pending():
-            state, metrics = advance(state, settings)
-            update += config.updates_per_chunk
-            log.add(metrics)
-            if update % config.checkpoint_every < config.updates_per_chunk:
-                save()
-        save()
+        advance_to_end(config, lambda state: advance(state, settings), state, update, stop, log.add, save)
         checkpointer.close()  # waits, while another signal would still do no harm
         return stop.received
+
+
+def advance_to_end(
+    config: Config,
+    advance: Callable[[TrainState], tuple[TrainState, dict[str, jax.Array]]],
+    state: TrainState,
+    update: int,
+    stop: StopRequest,
+    log: Callable[[dict[str, jax.Array]], None],
+    save: Callable[[int, TrainState], None],
+) -> tuple[TrainState, int]:
+    """Advances one run, or the seeds of a cell together, chunk by chunk until the end or until a signal asks to stop.
+
+    Args:
+      config: of the run, or of any seed of the cell.
+      advance: from a state, which is consumed, to the state a chunk of updates later and the metrics of the chunk.
+      state: where training begins or goes on.
+      update: updates that led to `state`.
+      stop: entered already.
+      log: takes the metrics of each chunk.
+      save: takes an update and its state, every `config.checkpoint_every` updates and when there is no more to do.
+
+    Returns:
+      The last state, and the updates that led to it.
+    """
+    while update < config.num_updates and not stop.pending():
+        state, metrics = advance(state)
+        update += config.updates_per_chunk
+        log(metrics)
+        if update % config.checkpoint_every < config.updates_per_chunk:
+            save(update, state)
+    save(update, state)
+    return state, update
