@@ -296,11 +296,17 @@ def make_output(folder: Path, what: str) -> bool:
 def make_mesh(config: Config) -> Mesh:
     """The devices to train on: as many as the config says or, if it does not, the most that divide a minibatch.
 
+    One where JAX is not to compile anything (`JAX_DISABLE_JIT`).
+
     Raises:
-      UsageError: there are fewer devices than the config says, or they do not divide a minibatch.
+      UsageError: there are fewer devices than the config says, they do not divide a minibatch, or only one may be used.
     """
     minibatch = config.ppo.num_envs // config.ppo.minibatches
     devices = config.devices
+    if jax.config.jax_disable_jit and devices not in (None, 1):
+        raise UsageError(f"JAX_DISABLE_JIT is set and devices is {devices}: what is not compiled runs on one device.")
+    if jax.config.jax_disable_jit:
+        devices = 1
     if devices is None:
         devices = max(number for number in range(1, jax.device_count() + 1) if minibatch % number == 0)
     try:

@@ -26,7 +26,7 @@ import jax
 
 from experiments import command_line
 from experiments.command_line import UsageError
-from experiments.runs.folder import build, first_difference, identity, load_run, locked, make_folder
+from experiments.runs.folder import Run, build, first_difference, identity, load_run, locked, make_folder
 from experiments.terminal import say
 from experiments.training.log import DivergedError
 from experiments.training.loop import train
@@ -72,7 +72,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with locked(folder):
             say(f"{room}.")
-            stopped_by = train(config, folder, training, mesh, ["python", "-m", "experiments.run", *arguments])
+            command = ["python", "-m", "experiments.run", *arguments]
+            stopped_by = train(folder, [Run(folder, config)], training, mesh, command).stopped_by
     except DivergedError as error:
         latest = Checkpointer(folder / "checkpoints").latest() or 0
         advice = f"To go on from update {latest}, which is good: {resume} --ppo.learning-rate SMALLER"

@@ -1,30 +1,25 @@
 """Trains the runs of a grid's cell, which differ in their seed alone, together in one compiled program."""
 
-import contextlib
 import json
 import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from experiments.command_line import UsageError, make_mesh
 from experiments.config import Config, config_to_dict
 from experiments.runs.evaluation import evaluate_seeds
-from experiments.runs.folder import Run, build, check_files, check_identity, identity, open_files, settings_of
+from experiments.runs.folder import Run, build, check_files, identity
 from experiments.terminal import say
-from experiments.training.log import DivergedError, Log, Progress
-from experiments.training.loop import advance_to_end
+from experiments.training.loop import by_seed, train
 from experiments.training.room import check_evaluation, check_training
 from experiments.training.start import examine
-from experiments.training.stop import StopRequest
-from memrl.checkpoint import Checkpointer
 from memrl.evaluation import write_evaluation
 from memrl.files import FileError
 from memrl.ppo import Hyperparameters
-from memrl.training import Training, TrainState
+from memrl.training import Training
 
 Programs = dict[tuple[str, int], Training]
 """Compiled programs by `program_key` and number of seeds."""
@@ -98,7 +93,6 @@ def train_seeds(folder: Path, runs: Sequence[Run], command: Sequence[str], progr
     configs = [run.config for run in runs]
     config = configs[0]
     mesh = make_mesh(config)
-    settings = settings_of(config)
     key = program_key(config), len(configs)
     if key not in programs:
         examine(config)
@@ -107,58 +101,10 @@ def train_seeds(folder: Path, runs: Sequence[Run], command: Sequence[str], progr
         check_evaluation(config, config.evaluation)
         say(f"{folder}: {room}.")
         programs[key] = training
-    training = programs[key]
-    keys = jax.numpy.stack([jax.random.key(config.seed) for config in configs])
-    identities = [identity(config) for config in configs]
-
-    with contextlib.ExitStack() as stack:
-        checkpointer = stack.enter_context(Checkpointer(folder / "checkpoints"))
-        update, seconds = 0, 0.0
-        if checkpointer.latest() is None:
-            state = training.initial_state(keys, settings)
-        else:
-            state, metadata = checkpointer.restore(jax.eval_shape(training.initial_state, keys, settings))
-            for saved, own in zip(metadata["identities"], configs, strict=True):
-                check_identity(saved, own, checkpointer)
-            update, seconds = int(state.update[0]), metadata["seconds"]
-
-        stop = stack.enter_context(StopRequest())
-        progress = Progress(config, update)
-        logs = []
-        for run in runs:
-            name = f"{folder.name}-{run.folder.name}"
-            tracker = stack.enter_context(open_files(run.config, run.folder, update, mesh, command, name))
-            logs.append(Log(run.config, tracker, update, seconds, None if logs else progress, together=len(configs)))
-
-        def flush() -> None:
-            for log in logs:
-                try:
-                    log.flush()
-                except DivergedError as error:
-                    raise DivergedError(f"Seed {log.config.seed}: {error}") from error
-
-        def add(metrics: dict[str, jax.Array]) -> None:
-            flush()
-            for log, of_seed in zip(logs, by_seed(metrics, len(configs)), strict=True):
-                log.add(of_seed)
-
-        def save(update: int, state: TrainState) -> None:
-            flush()
-            checkpointer.save(update, state, {"seconds": logs[0].seconds, "identities": identities})
-
-        say(f"{folder}: {update} of {config.num_updates} updates done, {len(configs)} seeds together.")
-        state, update = advance_to_end(
-            config, lambda state: training.advance(state, settings), state, update, stop, add, save
-        )
-        checkpointer.close()  # waits, while another signal would still do no harm
-        if update >= config.num_updates:
-            for run, log, own, of_seed in zip(runs, logs, identities, by_seed(state, len(configs)), strict=True):
-                with run.checkpointer as last:
-                    last.save(update, of_seed, {"seconds": log.seconds, "identity": own})
-            return None
-        return stop.received
-
-
-def by_seed(tree: Any, seeds: int) -> list[Any]:
-    """The parts of a tree with leaves `[S, ..]` that belong to each seed."""
-    return [jax.tree.map(lambda leaf, seed=seed: leaf[seed], tree) for seed in range(seeds)]
+    trained = train(folder, runs, programs[key], mesh, command, together=True)
+    if trained.stopped_by is not None and int(trained.state.update[0]) < config.num_updates:
+        return trained.stopped_by
+    for run, of_seed in zip(runs, by_seed(trained.state, len(runs)), strict=True):
+        with run.checkpointer as last:
+            last.save(config.num_updates, of_seed, {"seconds": trained.seconds, "identity": identity(run.config)})
+    return None

@@ -1,99 +1,129 @@
-"""Trains one run: from its latest checkpoint, or from the start, to the end."""
+"""Trains one run, or several that differ in their seed alone: from the latest checkpoint, or the start, to the end."""
 
 import contextlib
 import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
-from experiments.config import Config
-from experiments.runs.folder import check_identity, identity, open_files, settings_of
+from experiments.runs.folder import Run, check_identity, identity, open_files, settings_of
 from experiments.terminal import say
-from experiments.training.log import Log, Progress
+from experiments.training.log import DivergedError, Log, Progress
 from experiments.training.stop import StopRequest
 from memrl.checkpoint import Checkpointer
-from memrl.training import Training, TrainState
+from memrl.training import Settings, Training, TrainState
+
+
+class Trained(NamedTuple):
+    """What training led to; all of it is saved."""
+
+    state: TrainState
+    """The state of the run, or of all seeds together."""
+    seconds: float
+    """How long each run was trained, in all processes that worked on it."""
+    stopped_by: signal.Signals | None
+    """The signal that asked to stop; None if none did, and the runs are complete."""
 
 
 def train(
-    config: Config, folder: Path, training: Training, mesh: Mesh, command: Sequence[str]
-) -> signal.Signals | None:
+    folder: Path, runs: Sequence[Run], training: Training, mesh: Mesh, command: Sequence[str], *, together: bool = False
+) -> Trained:
     """Trains from the latest checkpoint in `folder`, or from the start, to the end.
 
-    Returns:
-      The signal that asked to stop, the state then saved; None if none did.
+    Args:
+      folder: where the checkpoints are.
+      runs: what is trained; their configs differ in the seed alone.
+      training: their program.
+      mesh: its devices.
+      command: the command line, to be written down.
+      together: whether the program is one of several seeds, whose states are saved as one; else there is one run.
 
     Raises:
-      CheckpointError, FileError, UsageError: what is in the folder is damaged or of another run; nothing has been
+      CheckpointError, FileError, UsageError: what is in the folders is damaged or of other runs; nothing has been
         changed.
       DivergedError: a loss or gradient is not finite; all checkpoints are from before that.
     """
-    key, settings = jax.random.key(config.seed), settings_of(config)
+    config, settings = runs[0].config, settings_of(runs[0].config)
+    keys = [jax.random.key(run.config.seed) for run in runs]
+    key = jax.numpy.stack(keys) if together else keys[0]
+    identities = [identity(run.config) for run in runs]
     with contextlib.ExitStack() as stack:
         checkpointer = stack.enter_context(Checkpointer(folder / "checkpoints"))
-        state, update, seconds = None, 0, 0.0
+        state, update, seconds = None, checkpointer.latest() or 0, 0.0
         if checkpointer.latest() is not None:
             # Shapes of `initial_state` carry its shardings: every array is read to where it belongs.
             state, metadata = checkpointer.restore(jax.eval_shape(training.initial_state, key, settings))
-            check_identity(metadata["identity"], config, checkpointer)
-            update, seconds = int(state.update), metadata["seconds"]
+            saved = metadata["identities"] if together else [metadata["identity"]]
+            for one, run in zip(saved, runs, strict=True):
+                check_identity(one, run.config, checkpointer)
+            seconds = metadata["seconds"]
 
-        tracker = None
+        trackers = [None] * len(runs)
         if jax.process_index() == 0:
-            tracker = stack.enter_context(open_files(config, folder, update, mesh, command, folder.name))
-        if update >= config.num_updates:
-            return None
-        devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' * (mesh.size > 1)}"
-        say(f"{folder}: {update} of {config.num_updates} updates done. Compiling for {devices} ...", end=" ")
-        start = time.perf_counter()
+            names = [f"{folder.name}-{run.folder.name}" if together else folder.name for run in runs]
+            trackers = [
+                stack.enter_context(open_files(run.config, run.folder, update, mesh, command, name))
+                for run, name in zip(runs, names, strict=True)
+            ]
+        if state is not None and update >= config.num_updates:
+            return Trained(state, seconds, None)
         state = training.initial_state(key, settings) if state is None else state
-        advance = training.advance.lower(state, settings).compile()
+        done = f"{folder}: {update} of {config.num_updates} updates done"
+        if together:  # cells of a grid share their program, which is compiled by the first call
+            say(f"{done}, {len(runs)} seeds together.")
+            advance = training.advance
+        else:
+            advance = compiled(training, state, settings, mesh, done)
         stop = stack.enter_context(StopRequest())  # until now there was nothing to save
-        say(f"took {time.perf_counter() - start:.0f} s.")
         progress = Progress(config, update)
         stack.callback(progress.end)
-        log = Log(config, tracker, update, seconds, progress)
+        logs = [
+            Log(run.config, tracker, update, seconds, None if number else progress, together=len(runs))
+            for number, (run, tracker) in enumerate(zip(runs, trackers, strict=True))
+        ]
 
-        def save(update: int, state: TrainState) -> None:
-            log.flush()  # first: metrics.jsonl then misses no update, and what has diverged is not saved
-            checkpointer.save(update, state, {"seconds": log.seconds, "identity": identity(config)})
+        def flush() -> None:
+            for log in logs:
+                try:
+                    log.flush()
+                except DivergedError as error:
+                    raise DivergedError(f"Seed {log.config.seed}: {error}" if together else str(error)) from error
 
-        advance_to_end(config, lambda state: advance(state, settings), state, update, stop, log.add, save)
+        def save() -> None:
+            flush()  # first: metrics.jsonl then misses no update, and what has diverged is not saved
+            of_runs = {"identities": identities} if together else {"identity": identities[0]}
+            checkpointer.save(update, state, {"seconds": logs[0].seconds, **of_runs})
+
+        while update < config.num_updates and not stop.pending():
+            state, metrics = advance(state, settings)
+            update += config.updates_per_chunk
+            flush()
+            for log, of_run in zip(logs, by_seed(metrics, len(runs)) if together else [metrics], strict=True):
+                log.add(of_run)
+            if update % config.checkpoint_every < config.updates_per_chunk:
+                save()
+        save()
         checkpointer.close()  # waits, while another signal would still do no harm
-        return stop.received
+        return Trained(state, logs[0].seconds, stop.received)
 
 
-def advance_to_end(
-    config: Config,
-    advance: Callable[[TrainState], tuple[TrainState, dict[str, jax.Array]]],
-    state: TrainState,
-    update: int,
-    stop: StopRequest,
-    log: Callable[[dict[str, jax.Array]], None],
-    save: Callable[[int, TrainState], None],
-) -> tuple[TrainState, int]:
-    """Advances one run, or the seeds of a cell together, chunk by chunk until the end or until a signal asks to stop.
+def compiled(training: Training, state: TrainState, settings: Settings, mesh: Mesh, done: str) -> Callable[..., Any]:
+    """`training.advance` compiled ahead, if JAX compiles at all; says how long it took, after what has been `done`."""
+    if jax.config.jax_disable_jit:
+        say(f"{done}. JAX_DISABLE_JIT is set: nothing is compiled, which takes seconds for each update.")
+        return training.advance
+    devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' * (mesh.size > 1)}"
+    say(f"{done}. Compiling for {devices} ...", end=" ")
+    start = time.perf_counter()
+    advance = training.advance.lower(state, settings).compile()
+    say(f"took {time.perf_counter() - start:.0f} s.")
+    return advance
 
-    Args:
-      config: of the run, or of any seed of the cell.
-      advance: from a state, which is consumed, to the state a chunk of updates later and the metrics of the chunk.
-      state: where training begins or goes on.
-      update: updates that led to `state`.
-      stop: entered already.
-      log: takes the metrics of each chunk.
-      save: takes an update and its state, every `config.checkpoint_every` updates and when there is no more to do.
 
-    Returns:
-      The last state, and the updates that led to it.
-    """
-    while update < config.num_updates and not stop.pending():
-        state, metrics = advance(state)
-        update += config.updates_per_chunk
-        log(metrics)
-        if update % config.checkpoint_every < config.updates_per_chunk:
-            save(update, state)
-    save(update, state)
-    return state, update
+def by_seed(tree: Any, seeds: int) -> list[Any]:
+    """The parts of a tree with leaves `[S, ..]` that belong to each seed."""
+    return [jax.tree.map(lambda leaf, seed=seed: leaf[seed], tree) for seed in range(seeds)]

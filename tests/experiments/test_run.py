@@ -22,7 +22,7 @@ from tools import finish, wait_for
 from experiments import command_line, evaluate, inspect, matrix, report, run
 from experiments.config import load_config
 from experiments.configs import CONFIGS
-from experiments.runs.folder import build, make_folder, settings_of
+from experiments.runs.folder import Run, build, make_folder, settings_of
 from experiments.training.loop import train
 from memrl.checkpoint import Checkpointer
 from memrl.tracking import read_metrics
@@ -155,7 +155,8 @@ def test_killed_and_resumed_is_the_same_run(start, finished, tmp_path):
     assert len(learned(folder)) < UPDATES
     config = load_config(folder)
     mesh = command_line.make_mesh(config)
-    assert train(config, folder, build(config, mesh), mesh, ["this process"]) is None
+    trained = train(folder, [Run(folder, config)], build(config, mesh), mesh, ["this process"])
+    assert trained.stopped_by is None
     assert_same_run(folder, finished[0])
 
 
