@@ -263,6 +263,20 @@ def test_a_memory_that_remembers_more_than_its_method_says_is_rejected():
 @pytest.mark.laws
 def test_a_good_memory_passes():
     laws.check(TraceConfig())
+    assert not jax.config.jax_enable_x64
+
+
+@pytest.mark.laws
+@pytest.mark.parametrize("x64", [False, True])
+def test_the_precision_is_afterwards_what_it_was(x64):
+    """Whatever it was in the process that checks a memory, and if a law is broken."""
+    jax.config.update("jax_enable_x64", x64)
+    try:
+        with pytest.raises(AssertionError):
+            laws.check(TraceConfig(), lambda resets: laws.since_reset(resets) & False)
+        assert jax.config.jax_enable_x64 == x64
+    finally:
+        jax.config.update("jax_enable_x64", False)
 
 
 def test_what_is_remembered_since_a_reset():
