@@ -2,6 +2,7 @@
 # make test    install, then lint and run the tests
 # make notebooks   install, then execute the notebooks in full and keep what they show
 # make docs    install, then build the documentation into site/
+# make slurm   install, then test grids and runs on a SLURM of this machine (by root; Debian: slurm-wlm, munge)
 # make clean   remove the virtual environments and the caches
 #
 # Another interpreter: make test PYTHON=python3.12. It gets a virtual environment of its own (.venv-3.12), so that
@@ -17,7 +18,7 @@ VERSION := $(shell $(INTERPRETER) -c 'import sys; print("%d.%d" % sys.version_in
 VENV := .venv-$(or $(VERSION),$(error Cannot run PYTHON=$(PYTHON)))
 endif
 
-.PHONY: run test notebooks docs clean
+.PHONY: run test notebooks docs slurm clean
 
 run: $(VENV)/.installed
 	$(VENV)/bin/python -m experiments.run --config memo_gridworld
@@ -32,6 +33,9 @@ notebooks: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(VENV)/bin/python docs/build.py
+
+slurm: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest -n 0 -m slow tests/experiments/test_slurm.py
 
 # The stamp is written last: an installation that was interrupted or failed is done again.
 $(VENV)/.installed: pyproject.toml requirements.txt

@@ -34,14 +34,14 @@ Cells are trained by worker processes on this machine, with a core each (`--devi
 GPU each; with more workers than GPUs, these are shared. Cells that differ only in values that are arguments of the
 compiled program share it. `--cluster slurm` makes each worker a job instead (by submitit; `pip install
 'memrl[cluster]'`); all machines need to see the folder of the grid, and what a job asks for is said like this:
-`--job timeout_min=600 gpus_per_node=1 slurm_partition=long`. The tests run such jobs with `--cluster local`, on this
-machine; on SLURM itself this has not been tried.
+`--job timeout_min=600 gpus_per_node=1 slurm_partition=long`. A job that is cancelled, or whose time is up, saves and is
+followed by another. `make slurm` tests this on a SLURM of one machine; on a cluster of several it has not been tried.
 
 A cell that fails is reported and leaves the others alone. The same command again, or `--resume FOLDER`, goes on: what
 is done stays, what was interrupted goes on from its checkpoint, what failed is tried again.
 
 Exit status: 0 when all cells are done; 1 when some failed; 2 for bad input, all of it named before anything is trained;
-128 + the signal's number when SIGTERM or Ctrl-C ended it, all states saved.
+128 + the signal's number when a signal ended it, all states saved; see `experiments.run` for which.
 """
 
 import ast

@@ -1,11 +1,13 @@
 """Where workers are: processes on this machine, or jobs on a cluster."""
 
 import itertools
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,21 +77,61 @@ class Process:
 class Job:
     """A worker on a cluster."""
 
-    def __init__(self, folder: Path, names: Sequence[str], executor: Any):
-        self.folder = folder
+    def __init__(self, folder: Path, names: Sequence[str], executor: Any, queue: "Queue | None"):
+        """`queue` is that of SLURM; None for jobs on this machine."""
+        self.folder, self.queue = folder, queue
         self.job = executor.submit(job, folder, list(names))
         self.log = str(self.job.paths.stderr)
+        self.submitted = time.monotonic()
 
     def ended(self) -> str | None:
-        return f"ended as {self.job.state}" if self.job.done() else None
+        if self.queue is None:
+            return f"ended as {self.job.state}" if self.job.done() else None
+        return self.queue.ended(self.job.job_id, self.submitted)
 
     def stop(self) -> None:
         (self.folder / "stop").touch()
-        if self.job.state == "PENDING":
+        if self.queue is not None:
+            self.queue.cancel_pending(self.job.job_id)
+        elif self.job.state == "PENDING":
             self.job.cancel(check=False)
 
     def kill(self) -> None:
         self.job.cancel(check=False)
+
+
+class Queue:
+    """What SLURM says of the jobs of this user, by `squeue`.
+
+    submitit asks `sacct`, which where accounting is off only complains, and never tells that a job has been killed.
+    """
+
+    ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
+    """States of jobs that will not go on; one that is preempted may."""
+    INTERVAL = 5.0
+    """Seconds between two questions."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, str] = {}
+        self.asked = -math.inf
+
+    def ended(self, job: str, submitted: float) -> str | None:
+        """How a job that was submitted then, by `time.monotonic`, ended, in words; None if it is not known to have."""
+        if time.monotonic() - self.asked > self.INTERVAL:
+            command = ["squeue", "--noheader", "--states=all", f"--user={os.getuid()}", "--format=%A %T"]
+            answer = subprocess.run(command, capture_output=True, text=True, check=False)
+            if answer.returncode:  # what manages the cluster may be restarted: ask again
+                return None
+            self.states = dict(line.split() for line in answer.stdout.splitlines())
+            self.asked = time.monotonic()
+        state = self.states.get(job)
+        if self.asked < submitted or not (state is None or state in self.ENDED):
+            return None
+        return f"ended as {state}" if state else "ended and is no longer in the queue"
+
+    def cancel_pending(self, job: str) -> None:
+        """Cancels a job that waits; one that has begun goes on."""
+        subprocess.run(["scancel", "--state=PENDING", job], capture_output=True, check=False)
 
 
 class Places:
@@ -97,7 +139,8 @@ class Places:
 
     def __init__(self, folder: Path, lock: int, grid: Grid, count: int | None, cluster: str, job: dict[str, Any]):
         """As the options of `experiments.grid` say. Starts nothing yet; UsageError if it could not."""
-        self.folder, self.lock, self.executor = folder, lock, None
+        self.folder, self.lock = folder, lock
+        self.executor, self.queue = None, None
         # A worker has no more devices than its runs ask for: how many workers there are changes no result.
         devices = max(cell.config.devices or 1 for cell in grid.cells)
         self.environments = [{"JAX_NUM_CPU_DEVICES": str(devices)}]
@@ -115,6 +158,7 @@ class Places:
             self.count = count or max(1, cores // devices)
         else:
             self.executor = make_executor(folder, cluster, job)
+            self.queue = Queue() if cluster == "slurm" else None
             self.count = count or JOBS
 
     def start(self, names: Sequence[str], place: int) -> Worker:
@@ -123,7 +167,7 @@ class Places:
         if self.executor is None:
             return Process(self.folder, names, self.lock, environment)
         os.environ.update(environment)  # which jobs inherit
-        return Job(self.folder, names, self.executor)
+        return Job(self.folder, names, self.executor, self.queue)
 
 
 def make_executor(folder: Path, cluster: str, parameters: dict[str, Any]) -> Any:

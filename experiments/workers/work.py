@@ -3,6 +3,7 @@
 How far it is stands in `status.json` in the folder of a cell; what it says goes to a log.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -37,7 +38,11 @@ def work(folder: Path, names: Sequence[str], log: str) -> int:
     cells = {cell.name: cell for cell in grid.cells}
     programs: Programs = {}
     for name in names:
-        with cell_lock(folder / name):
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(cell_lock(folder / name))
+            except KeyboardInterrupt:  # while it waited for a worker of before
+                return 128 + signal.SIGTERM
             start = time.time()
             write_status(folder / name, "training", log)
             try:
