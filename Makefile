@@ -1,6 +1,7 @@
 # make run     install, then train the main job (a Memo agent on Dark Key-To-Door) on this machine
 # make test    install, then lint and run the tests
 # make notebooks   install, then execute the notebooks in full and keep what they show
+# make mutants     install, then change memrl a little in 60 places and list the changes that no test sees (an hour)
 # make docs    install, then build the documentation into site/
 # make slurm   install, then test grids and runs on a SLURM of this machine (by root; Debian: slurm-wlm, munge)
 # make clean   remove the virtual environments and the caches
@@ -18,7 +19,7 @@ VERSION := $(shell $(INTERPRETER) -c 'import sys; print("%d.%d" % sys.version_in
 VENV := .venv-$(or $(VERSION),$(error Cannot run PYTHON=$(PYTHON)))
 endif
 
-.PHONY: run test notebooks docs slurm clean
+.PHONY: run test notebooks mutants docs slurm clean
 
 run: $(VENV)/.installed
 	$(VENV)/bin/python -m experiments.run --config memo_gridworld
@@ -30,6 +31,10 @@ test: $(VENV)/.installed
 
 notebooks: $(VENV)/.installed
 	$(VENV)/bin/python tests/execute_notebooks.py
+
+mutants: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[mutants]'
+	$(VENV)/bin/python tests/mutants.py
 
 docs: $(VENV)/.installed
 	$(VENV)/bin/python docs/build.py

@@ -13,7 +13,7 @@ from tiny import tiny_memory, tiny_policy
 
 import memrl.training
 from envs.dark_key_to_door import DarkKeyToDoorConfig
-from memrl.metrics import explained_variance, to_host
+from memrl.metrics import explained_variance, mean_where, to_host
 from memrl.ppo import PPOConfig
 from memrl.rollout import ActorState, rollout
 from memrl.sharding import device_mesh
@@ -178,6 +178,14 @@ def test_explained_variance_by_hand():
         actual = to_host({"it": on_devices(value, returns - value)})["it"]
         np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7)
     assert not on_devices(jnp.float32([[[1]], [[1]]]), jnp.zeros((2, 1, 1))).defined.any()
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [([1, 0, 1, 0], 4), ([0, 1, 0, 0], 3), ([0, 0, 0, 0], np.nan)])
+def test_a_mean_over_what_is_chosen_on_two_devices(chosen, expected):
+    on_devices = jax.vmap(lambda chosen, value: mean_where(chosen, value, "devices"), axis_name="devices")
+    value = jnp.float32([1, 3, 7, np.inf]).reshape(2, 2)
+    mean = to_host({"it": on_devices(jnp.array(chosen, bool).reshape(2, 2), value)})["it"]
+    np.testing.assert_array_equal(mean, np.full(2, expected))
 
 
 def test_nothing_at_the_start_is_drawn_from_the_same_key(monkeypatch):

@@ -17,10 +17,10 @@ TINY = [
 """Trials of four steps in rollouts of two: none ends in the first and third of four updates."""
 
 
-def learned(run_python, folder, **environment):
+def learned(run_python, folder, timeout=290, **environment):
     """The metrics of a run without those of its speed, after it has come to its end with these variables set."""
     arguments = ["-m", "experiments.run", *TINY, "--output", folder]
-    done = run_python(*arguments, env={"JAX_NUM_CPU_DEVICES": "2", **environment}, timeout=290)
+    done = run_python(*arguments, env={"JAX_NUM_CPU_DEVICES": "2", **environment}, timeout=timeout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "evaluation.json").exists()
     lines = read_metrics(folder / "metrics.jsonl")
@@ -45,12 +45,15 @@ def test_double_precision_at_hand(run_python, tmp_path):
     assert_healthy(learned(run_python, tmp_path / "run", JAX_ENABLE_X64="1"))
 
 
-@pytest.mark.slow  # a minute and a half: each operation is compiled on its own
-@pytest.mark.timeout(600)
+@pytest.mark.slow  # minutes: each operation is compiled on its own
+@pytest.mark.timeout(900)
 def test_nothing_is_compiled(run_python, tmp_path):
     """One after the other, the operations learn what the compiled program does."""
-    interpreted = learned(run_python, tmp_path / "interpreted", JAX_DISABLE_JIT="1")
+    interpreted = learned(run_python, tmp_path / "interpreted", timeout=800, JAX_DISABLE_JIT="1")
     assert_healthy(interpreted)
     compiled = learned(run_python, tmp_path / "compiled")
     for one, other in zip(interpreted, compiled, strict=True):
-        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+        undefined = {name for name in other if other[name] is None}
+        assert {name for name in one if one[name] is None} == undefined
+        for name in other.keys() - undefined:
+            assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), name
