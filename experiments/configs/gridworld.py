@@ -4,6 +4,9 @@ The small task is for a CPU: a 5x5 room, attempts of 20 steps, trials of 100. Ev
 encoder, heads and PPO, and has between 65 and 105 thousand parameters of its own, but for `none`.
 """
 
+import dataclasses
+from typing import Any
+
 from envs.dark_key_to_door import DarkKeyToDoorConfig
 from experiments.config import Config
 from experiments.configs.preset import Preset
@@ -12,8 +15,8 @@ from memrl.networks import NetworkConfig
 from memrl.ppo import PPOConfig
 
 
-def small(name: str, summary: str, memory: MemoryConfig) -> Preset:
-    """The CPU-sized task with `memory`."""
+def small(name: str, summary: str, memory: MemoryConfig, **ppo: Any) -> Preset:
+    """The CPU-sized task with `memory`, and with what is different in PPO."""
     config = Config(
         name=name,
         env=DarkKeyToDoorConfig(size=5, attempt_limit=20, trial_length=100, observation="one_hot"),
@@ -34,7 +37,7 @@ def small(name: str, summary: str, memory: MemoryConfig) -> Preset:
         ),
         total_steps=8_000_000,
     )
-    return Preset(summary, config)
+    return Preset(summary, dataclasses.replace(config, ppo=dataclasses.replace(config.ppo, **ppo)))
 
 
 TRANSFORMER = {"features": 64, "layers": 2, "heads": 2, "mlp_features": 128, "rotary_base": 100.0}
@@ -47,6 +50,16 @@ PRESETS = [
         Memo(**TRANSFORMER, **SEGMENTS).with_capacity(100),
     ),
     small("fct_gridworld", "The same task, full-context transformer.", FCT(**TRANSFORMER, context=100)),
+    # As in ReLIC (arXiv 2410.02751), on this task and with its PPO: updates and numbers are ours, not the paper's. With
+    # one epoch for each update instead of two there are two and a half times as many gradient steps.
+    small(
+        "relic_gridworld",
+        "The same task, ReLIC: a transformer with a sink, an update after each 20 steps, memories read again after it.",
+        FCT(**TRANSFORMER, context=100, sink="key_value"),
+        updates_per_rollout=5,
+        refresh_memory=True,
+        epochs=1,
+    ),
     small("rmt_gridworld", "The same task, Recurrent Memory Transformer.", RMT(**TRANSFORMER, **SEGMENTS)),
     small(
         "ac_gridworld", "The same task, AutoCompressor.", AutoCompressor(**TRANSFORMER, **SEGMENTS).with_capacity(100)
