@@ -2,6 +2,7 @@
 # make test    install, then lint and run the tests
 # make notebooks   install, then execute the notebooks in full and keep what they show
 # make mutants     install, then change memrl a little in 60 places and list the changes that no test sees (an hour)
+# make fuzz    install, then try the command line tools with 1,000 random wrong inputs (minutes)
 # make docs    install, then build the documentation into site/
 # make slurm   install, then test grids and runs on a SLURM of this machine (by root; Debian: slurm-wlm, munge)
 # make clean   remove the virtual environments and the caches
@@ -19,7 +20,7 @@ VERSION := $(shell $(INTERPRETER) -c 'import sys; print("%d.%d" % sys.version_in
 VENV := .venv-$(or $(VERSION),$(error Cannot run PYTHON=$(PYTHON)))
 endif
 
-.PHONY: run test notebooks mutants docs slurm clean
+.PHONY: run test fuzz notebooks mutants docs slurm clean
 
 run: $(VENV)/.installed
 	$(VENV)/bin/python -m experiments.run --config memo_gridworld
@@ -28,6 +29,9 @@ test: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/python -m pytest -n auto --dist loadgroup
+
+fuzz: $(VENV)/.installed
+	$(VENV)/bin/python tests/fuzz.py
 
 notebooks: $(VENV)/.installed
 	$(VENV)/bin/python tests/execute_notebooks.py

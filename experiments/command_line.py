@@ -253,6 +253,8 @@ def _names(parts: Sequence[Any]) -> Iterator[str]:
 
     def names(value: Any, prefix: str) -> Iterator[str]:
         for field in dataclasses.fields(value):
+            if tyro.conf.Positional in getattr(field.type, "__metadata__", ()):
+                continue
             inner, name = getattr(value, field.name), prefix + field.name.replace("_", "-")
             yield from names(inner, f"{name}.") if dataclasses.is_dataclass(inner) else [name]
 

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from experiments.control_groups import control_groups
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -14,36 +16,8 @@ def usable_cores(root: Path = Path("/")) -> int:
       root: where `proc` and `sys` are.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min([bound, *_quotas(root)])))
-
-
-def _quotas(root: Path) -> Iterator[float]:
-    """The cores that the control groups of this process, and those that these are in, have for all their processes.
-
-    Both versions of control groups are described in Linux's Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
-    """
-    try:
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
-        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
-    except OSError:  # not Linux, or not allowed
-        return
-    for group in groups:
-        _, controllers, path = group.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        for mount in mounts:
-            before, _, after = mount.partition(" - ")
-            _, _, _, mounted, at, *_ = before.split()
-            kind, _, options = after.split()
-            if kind == ("cgroup" if controllers else "cgroup2") and (not controllers or "cpu" in options.split(",")):
-                top = root / at.lstrip("/")
-                # In a container the path may be as the host sees it, of which only a part, or nothing, is mounted.
-                inside = PurePosixPath(path).is_relative_to(mounted) and ".." not in path
-                here = top / PurePosixPath(path).relative_to(mounted) if inside else top
-                for folder in (here, *here.parents):
-                    yield from _quota(folder)
-                    if folder == top:
-                        break
+    quotas = (quota for group in control_groups("cpu", root) for quota in _quota(group))
+    return max(1, int(min([bound, *quotas])))
 
 
 def _quota(folder: Path) -> Iterator[float]:

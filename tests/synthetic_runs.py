@@ -2,13 +2,27 @@
 
 import dataclasses
 import json
+import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from envs.minigrid_memory import MiniGridMemoryConfig
 from experiments.config import config_to_dict
 from experiments.configs import CONFIGS
+from experiments.runs.folder import build, identity, settings_of
+from experiments.workers.store import Cell, Grid, save_grid, write_status
+from memrl.checkpoint import Checkpointer
+from memrl.evaluation import EvaluationConfig
+from memrl.memory import GRU
+from memrl.networks import NetworkConfig
+from memrl.ppo import PPOConfig
+from memrl.sharding import device_mesh
 
 UPDATES = 4
+CELL = "memory=gru"
+"""The cell of the grid that `write_grid` writes."""
 BUDGETS = {"fct": (None, 5), "memo": (None, 5)}
 """Sizes of memory, of those that can be restricted."""
 
@@ -116,3 +130,40 @@ def windows(memory="gru", level=4.0, horizons=(100, 200), players=True, **change
         "windows": [entry(horizon, budget) for horizon in horizons for budget in BUDGETS.get(memory, (None,))],
         **changes,
     }
+
+
+def minigrid_memory():
+    """A run that all tools can read: of MiniGrid's memory task."""
+    config = dataclasses.replace(
+        CONFIGS["gru_t_maze"].config,
+        env=MiniGridMemoryConfig(size=7),
+        memory=GRU(features=4),
+        network=NetworkConfig(encoder_features=(4,), head_features=(4,)),
+        ppo=PPOConfig(num_envs=2, unroll_length=2, minibatches=1, epochs=1),
+        evaluation=EvaluationConfig(num_trials=2),
+        devices=1,
+    )
+    return dataclasses.replace(config, total_steps=UPDATES * config.steps_per_update)
+
+
+def write_grid(folder):
+    """Writes the folder of a grid of one run that nobody trained, and returns it; its checkpoints hold zeros."""
+    config = minigrid_memory()
+    trained = write_run(
+        folder / CELL / "seed0", config, evaluation=episodes(splits=(), trial_length=config.trial_length)
+    )
+    save_grid(Grid((Cell(CELL, config),), (0,), {}, ("python",)), folder)
+    write_status(folder / CELL, "done", "a log", 1.0)
+    shutil.rmtree(trained / "checkpoints")
+    initial_state = build(config, device_mesh(1)).initial_state
+    shapes = jax.eval_shape(initial_state, jax.random.key(0), settings_of(config))
+
+    def zeros(leaf):
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jax.random.split(jax.random.key(0), leaf.shape) if is_key else jnp.zeros(leaf.shape, leaf.dtype)
+
+    state = jax.tree.map(zeros, shapes)
+    with Checkpointer(trained / "checkpoints") as checkpointer:
+        for update in (UPDATES - 1, UPDATES):
+            checkpointer.save(update, state, {"seconds": 1.0, "identity": identity(config)})
+    return folder

@@ -12,7 +12,7 @@ import pytest
 from envs import ENVIRONMENTS
 from envs.dark_key_to_door import DarkKeyToDoorConfig
 from envs.gymnax_environment import GymnaxConfig
-from experiments import command_line
+from experiments import command_line, report
 from experiments.command_line import UsageError
 from experiments.config import Config, config_from_dict, config_to_dict, load_config, make_policy
 from experiments.configs import CONFIGS
@@ -315,6 +315,11 @@ def test_what_cannot_be_read(arguments, sentence):
     with pytest.raises(UsageError) as caught:
         read(*arguments.split())
     assert str(caught.value) == sentence
+
+
+def test_what_is_named_without_an_option_is_not_proposed_as_one():
+    with pytest.raises(UsageError, match=r"^There is no option --runs; did you mean --output\?$"):
+        report.run(["--runs", "folder"])
 
 
 def test_no_config():

@@ -5,36 +5,25 @@ import json
 import shutil
 
 import jax
-import jax.numpy as jnp
 import pytest
-from synthetic_runs import UPDATES, episodes, write_run
+from synthetic_runs import CELL, UPDATES, minigrid_memory, write_grid
 from tools import main_of
 
-from envs.minigrid_memory import MiniGridMemoryConfig
 from experiments import evaluate, grid, inspect, matrix, minigrid, report, run
-from experiments.configs import CONFIGS
 from experiments.runs.folder import (
     Run,
-    build,
-    identity,
     load_params,
     load_run,
     open_files,
     parameter_shapes,
-    settings_of,
 )
 from experiments.training.cell import train_cell
 from experiments.workers.schedule import is_done
-from experiments.workers.store import Cell, Grid, load_grid, save_grid, write_status
-from memrl.checkpoint import Checkpointer
-from memrl.evaluation import EvaluationConfig
+from experiments.workers.store import load_grid
 from memrl.files import FileError
 from memrl.memory import GRU
-from memrl.networks import NetworkConfig
-from memrl.ppo import PPOConfig
 from memrl.sharding import device_mesh
 
-CELL = "memory=gru"
 TOOLS = {
     "resume": lambda folder: (run, "--resume", folder / CELL / "seed0"),
     "evaluate": lambda folder: (evaluate, folder / CELL / "seed0"),
@@ -47,42 +36,10 @@ TOOLS = {
 """What is started with the folder of a grid."""
 
 
-def tiny():
-    """A run that all tools can read: of MiniGrid's memory task."""
-    config = dataclasses.replace(
-        CONFIGS["gru_t_maze"].config,
-        env=MiniGridMemoryConfig(size=7),
-        memory=GRU(features=4),
-        network=NetworkConfig(encoder_features=(4,), head_features=(4,)),
-        ppo=PPOConfig(num_envs=2, unroll_length=2, minibatches=1, epochs=1),
-        evaluation=EvaluationConfig(num_trials=2),
-        devices=1,
-    )
-    return dataclasses.replace(config, total_steps=UPDATES * config.steps_per_update)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The folder of a grid of one run that nobody trained; its last two checkpoints hold zeros."""
-    folder, config = tmp_path_factory.mktemp("grids") / "grid", tiny()
-    trained = write_run(
-        folder / CELL / "seed0", config, evaluation=episodes(splits=(), trial_length=config.trial_length)
-    )
-    save_grid(Grid((Cell(CELL, config),), (0,), {}, ("python",)), folder)
-    write_status(folder / CELL, "done", "a log", 1.0)
-    shutil.rmtree(trained / "checkpoints")
-    initial_state = build(config, device_mesh(1)).initial_state
-    shapes = jax.eval_shape(initial_state, jax.random.key(0), settings_of(config))
-
-    def zeros(leaf):
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return jax.random.split(jax.random.key(0), leaf.shape) if is_key else jnp.zeros(leaf.shape, leaf.dtype)
-
-    state = jax.tree.map(zeros, shapes)
-    with Checkpointer(trained / "checkpoints") as checkpointer:
-        for update in (UPDATES - 1, UPDATES):
-            checkpointer.save(update, state, {"seconds": 1.0, "identity": identity(config)})
-    return folder
+    """The folder of a grid of one run that nobody trained."""
+    return write_grid(tmp_path_factory.mktemp("grids") / "grid")
 
 
 @pytest.fixture
@@ -204,7 +161,7 @@ def test_a_grid_of_runs_that_cannot_be_read(folder, capsys):
 def test_a_cell_with_damaged_metrics(folder):
     """Nothing is written to any of its runs."""
     shutil.copytree(folder / SEED, folder / CELL / "seed1")
-    configs = [dataclasses.replace(tiny(), seed=seed, total_steps=10**4) for seed in (0, 1)]
+    configs = [dataclasses.replace(minigrid_memory(), seed=seed, total_steps=10**4) for seed in (0, 1)]
     in_the_middle(b"[1]")(folder / CELL / "seed1" / "metrics.jsonl")
     before = contents(folder)
     with pytest.raises(FileError, match=r"seed1/metrics.jsonl is damaged: line 3, "):
