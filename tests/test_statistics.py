@@ -1,5 +1,8 @@
 """Figures over seeds and tasks: worked by hand, compared with SciPy and with the library of the method's authors."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -61,6 +64,16 @@ def test_the_interval_of_three_seeds_is_students():
     welch = scipy.stats.ttest_ind(scores, [10, 20, 30], equal_var=False).confidence_interval()
     assert (apart.low, apart.high) == pytest.approx((welch.low, welch.high), rel=0.05)
     assert interquartile_difference(scores, [10, 20, 30], paired=False, limits=(-20, 1))[1:] == (-20, 1)
+
+
+def test_what_was_measured_is_what_results_say():
+    """The coverage of the intervals taken, in the table of experiments/results/statistics, is that in its JSON."""
+    folder = Path(__file__).parents[1] / "experiments" / "results" / "statistics"
+    text, figures = (folder / "README.md").read_text(), json.loads((folder / "intervals.json").read_text())
+    for population, rows in figures["intervals"]["Interquartile mean (IQM) or mean over seeds, one task"].items():
+        taken = rows["IQM, widened bootstrap (taken)"]
+        shares = " ".join(f"{taken[seeds]['coverage']:.2f}" for seeds in ("3", "5", "10", "20"))
+        assert f"\n| {population} | {shares} |" in text
 
 
 def test_one_of_five_seeds_that_fails_is_not_forgotten():
