@@ -1,5 +1,5 @@
 # make run     install, then train the main job (a Memo agent on Dark Key-To-Door) on this machine
-# make test    install, then lint and run the tests
+# make test    install, then lint, check types and run the tests
 # make notebooks   install, then execute the notebooks in full and keep what they show
 # make mutants     install, then change memrl a little in 60 places and list the changes that no test sees (an hour)
 # make fuzz    install, then try the command line tools with 1,000 random wrong inputs (minutes)
@@ -28,6 +28,7 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/python -m pytest -n auto --dist loadgroup
 
 fuzz: $(VENV)/.installed

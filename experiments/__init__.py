@@ -32,7 +32,8 @@ if sys.argv[:1] == ["-m"]:  # imported for `python -m experiments.NAME`, and not
 
 for _name in ("envs", "memrl"):
     _spec = importlib.util.find_spec(_name)
-    _found = [Path(place).resolve() for place in _spec.submodule_search_locations or [_spec.origin]] if _spec else []
+    _places = (_spec.submodule_search_locations or [_spec.origin]) if _spec else []
+    _found = [Path(place).resolve() for place in _places if place]
     if _found and Path(__file__).resolve().parents[1] / _name not in _found:
         raise ImportError(
             f"{_found[0]} takes the place of the package {_name} that these tools need: start them in another folder, "

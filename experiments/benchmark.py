@@ -56,6 +56,7 @@ from experiments.runs.folder import build, settings_of
 from memrl.advantage import trajectory_advantage
 from memrl.files import check_writable
 from memrl.memory import MEMORIES, MemoryConfig, state_bytes_per_env
+from memrl.networks import ActorCritic
 from memrl.ppo import learn
 from memrl.rollout import ActorState, Trajectory, rollout
 from memrl.sharding import AXIS, split_specs
@@ -106,7 +107,7 @@ def run(arguments: Sequence[str]) -> int:
     device = mesh.devices.flat[0]
     print(f"{config.name}: {config.ppo.num_envs} environments on {mesh.size} x {device.device_kind}", flush=True)
     if memories:
-        figures = {"acting": compare_acting(config, memories, mesh, options.horizon, options.repeats)}
+        figures: dict[str, Any] = {"acting": compare_acting(config, memories, mesh, options.horizon, options.repeats)}
         print_acting(figures["acting"])
     else:
         figures = measure_training(config, mesh, options.repeats)
@@ -156,13 +157,9 @@ def run_without_config(arguments: Sequence[str]) -> int:
     names = every[what] if names == ("all",) else names
     record = {"environment": environment_record()}
     try:
-        match what:
-            case "environments":
-                made = {name: envs.get(name)().make() for name in names}
-            case "memories":
-                memories = {name: MEMORIES[look_up(name, MEMORIES, "memory")]() for name in names}
-            case "footprints":
-                names = [look_up(name, CONFIGS, "config") for name in names]
+        made = {name: envs.get(name)().make() for name in names} if what == "environments" else {}
+        memories = {name: MEMORIES[look_up(name, MEMORIES, "memory")]() for name in names} if what == "memories" else {}
+        configs = [look_up(name, CONFIGS, "config") for name in names] if what == "footprints" else []
     except ValueError as error:
         raise UsageError(str(error)) from error
     match what:
@@ -171,8 +168,8 @@ def run_without_config(arguments: Sequence[str]) -> int:
         case "memories":
             figures = compare_memories(memories, 1024, (1024, 16_384), 1024, options.repeats)
         case "footprints":
-            figures = compare_footprints(names)
-        case "intervals":
+            figures = compare_footprints(configs)
+        case _:
             figures = compare_intervals(EXPERIMENTS)
     if options.json is not None:
         write_json(options.json, {**record, what: figures})
@@ -276,7 +273,7 @@ def compare_acting(
 ) -> dict[str, Any]:
     """The figures of acting with each of `memories` after `horizon` steps, trials without end."""
     environment, env_params = config.env.make()
-    env_params = env_params.replace(max_steps_in_episode=np.int32(np.iinfo(np.int32).max))
+    env_params = dataclasses.replace(env_params, max_steps_in_episode=np.int32(np.iinfo(np.int32).max))
     figures = {}
     for name, memory in memories.items():
         policy = make_policy(config, environment, env_params, memory)
@@ -284,7 +281,7 @@ def compare_acting(
         state = training.initial_state(jax.random.key(config.seed), settings_of(config))
         split = split_specs(state.actor)
 
-        def act(params: Any, actor: ActorState, policy=policy) -> tuple[ActorState, Trajectory]:
+        def act(params: Any, actor: ActorState, policy: ActorCritic = policy) -> tuple[ActorState, Trajectory]:
             return rollout(policy, environment, env_params, params, actor, WINDOW)
 
         act = jax.shard_map(

@@ -26,7 +26,7 @@ from experiments.terminal import drop_output
 from memrl.checkpoint import CheckpointError
 from memrl.files import FileError, StorageError, check_writable
 from memrl.memory import MEMORIES
-from memrl.sharding import device_mesh
+from memrl.sharding import compiles, device_mesh
 from memrl.tracking import wandb_mode
 
 Options = TypeVar("Options")
@@ -305,9 +305,9 @@ def make_mesh(config: Config) -> Mesh:
     """
     minibatch = config.ppo.num_envs // config.ppo.minibatches
     devices = config.devices
-    if jax.config.jax_disable_jit and devices not in (None, 1):
+    if not compiles() and devices not in (None, 1):
         raise UsageError(f"JAX_DISABLE_JIT is set and devices is {devices}: what is not compiled runs on one device.")
-    if jax.config.jax_disable_jit:
+    if not compiles():
         devices = 1
     if devices is None:
         devices = max(number for number in range(1, jax.device_count() + 1) if minibatch % number == 0)

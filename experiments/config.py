@@ -6,11 +6,12 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Union, get_args
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args
 
 import jax.numpy as jnp
 
 from envs import ENVIRONMENTS
+from envs.base import EnvironmentConfig
 from memrl.environment import hooks
 from memrl.evaluation import EvaluationConfig
 from memrl.files import check_type
@@ -18,6 +19,13 @@ from memrl.memory import MEMORIES, MemoryConfig
 from memrl.networks import ActorCritic, NetworkConfig, observation_kinds
 from memrl.ppo import PPOConfig
 from memrl.validation import INT32_MAX, check_numbers
+
+if TYPE_CHECKING:  # no checker knows what is registered
+    AnyEnvironment = EnvironmentConfig
+    AnyMemory = MemoryConfig
+else:
+    AnyEnvironment = Union[tuple(ENVIRONMENTS.values())]  # noqa: UP007 (of what is registered)
+    AnyMemory = Union[tuple(MEMORIES.values())]  # noqa: UP007
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +48,9 @@ class Config:
 
     name: str
     """Name of the run; that of its config if not given."""
-    env: Union[tuple(ENVIRONMENTS.values())]  # noqa: UP007 (of what is registered)
+    env: AnyEnvironment
     """The environment: the task to learn."""
-    memory: Union[tuple(MEMORIES.values())]  # noqa: UP007
+    memory: AnyMemory
     """The memory of the policy."""
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
     """The parts of the policy around the memory."""
@@ -203,7 +211,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
 
 
-def _construct(kind: type, values: dict[str, Any], prefix: str) -> Any:
+def _construct(kind: Any, values: dict[str, Any], prefix: str) -> Any:
     """The dataclass `kind` from JSON; `prefix` is what stands before the names of its fields in the config."""
     fields = {prefix + field.name: field for field in dataclasses.fields(kind)}
     arguments = {}
@@ -225,7 +233,7 @@ def _construct(kind: type, values: dict[str, Any], prefix: str) -> Any:
 
 def _check_type(name: str, value: Any, annotation: Any) -> None:
     """Raises ValueError if the value of a field, read from JSON, is not of its type."""
-    if dataclasses.is_dataclass(annotation) and isinstance(value, annotation):
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation) and isinstance(value, annotation):
         return
     try:
         check_type(value, annotation)

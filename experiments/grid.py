@@ -144,7 +144,8 @@ def run(arguments: Sequence[str]) -> int:
                 field.name for field in dataclasses.fields(Options) if getattr(other, field.name) != field.default
             )
             raise UsageError(f"A grid that goes on is the same as before: leave out --{said}.")
-        folder, grid = options.resume, load_grid(options.resume)
+        folder = Path(resumed)
+        grid = load_grid(folder)
     else:
         definition = read_definition(arguments)
         grid, options = read_grid(definition)

@@ -166,7 +166,7 @@ def measure(arms: Sequence[Arm], columns: Sequence[Column], config: EvaluationCo
     """
     longest = max(column.setting.trial_length for column in columns)
     spaces = [faced(column.setting) for column in columns]
-    programs: dict[Any, Callable[[Any], Measured]] = {}
+    programs: dict[Any, Callable[[Any], Measured[np.ndarray]]] = {}
     runner: Runner | None = None
     entries, agents = [], {}
     for arm in arms:
@@ -204,6 +204,7 @@ def measure(arms: Sequence[Arm], columns: Sequence[Column], config: EvaluationCo
             }
             entry["runs"].append(told)
         entries.append(entry)
+    assert runner is not None  # every arm has runs
     return {
         "num_trials": config.num_trials,
         "seed": config.seed,
@@ -222,7 +223,7 @@ def play_references(
     runner: Runner, columns: Sequence[Column], agents: dict[str, Subject], config: EvaluationConfig
 ) -> dict[str, dict[str, Any]]:
     """What the reference players reach in each setting, on the tasks of the `agents` there; by player and setting."""
-    programs: dict[Any, Callable[[Any], Measured]] = {}
+    programs: dict[Any, Callable[[Any], Measured[np.ndarray]]] = {}
     found: dict[str, dict[str, Any]] = {}
     for column in columns:
         environment, env_params = column.setting

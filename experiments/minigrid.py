@@ -27,7 +27,7 @@ from experiments.command_line import UsageError
 from experiments.config import Config, config_to_dict, look_up, make_policy
 from experiments.runs.folder import Run, load_params, load_run, parameter_shapes
 from experiments.terminal import say
-from memrl.evaluation import INTERVAL, EvaluationConfig, Measured, Runner, episode_means, policy_subject
+from memrl.evaluation import INTERVAL, EvaluationConfig, Interval, Measured, Runner, episode_means, policy_subject
 from memrl.files import check_writable
 from memrl.memory.base import State
 from memrl.networks import ActorCritic, Inputs
@@ -110,7 +110,7 @@ def compare(trained: Run, env_id: str, num_episodes: int, seed: int) -> dict[str
     policy = make_policy(config, environment, env_params, memory)
 
     say(f"{folder}: update {update} plays {num_episodes} episodes of {env_id}.")
-    result = {
+    result: dict[str, Any] = {
         "config": config.name,
         "update": update,
         "env_id": env_id,
@@ -131,7 +131,7 @@ def compare(trained: Run, env_id: str, num_episodes: int, seed: int) -> dict[str
     return result
 
 
-def play_theirs(policy: ActorCritic, params: Any, env_id: str, num_episodes: int, seed: int) -> Measured:
+def play_theirs(policy: ActorCritic, params: Any, env_id: str, num_episodes: int, seed: int) -> Measured[np.ndarray]:
     """How the policy does in the package's environment."""
 
     def initial_state(batch: int) -> tuple[jax.Array, State]:
@@ -150,22 +150,24 @@ def play_theirs(policy: ActorCritic, params: Any, env_id: str, num_episodes: int
 
     episodes = play_minigrid(env_id, Policy(initial_state, partial(step, params)), num_episodes, seed)
     return Measured(
-        reward=episodes.total,
+        reward=np.asarray(episodes.total),
         tokens=np.zeros(num_episodes, np.float32),  # not measured here
-        steps=episodes.length.astype(np.float32),
+        steps=np.asarray(episodes.length, np.float32),
         over=np.ones(num_episodes, np.float32),
-        outcomes={name: told.astype(np.float32) for name, told in episodes.outcomes.items()},
+        outcomes={name: np.asarray(told, np.float32) for name, told in episodes.outcomes.items()},
     )
 
 
-def play_ours(policy: ActorCritic, params: Any, env_id: str, num_episodes: int, seed: int) -> Measured:
+def play_ours(policy: ActorCritic, params: Any, env_id: str, num_episodes: int, seed: int) -> Measured[np.ndarray]:
     """How the policy does in the same setting of `minigrid_memory`."""
     environment, env_params = ENVIRONMENT_IDS[env_id].make()
     runner = Runner(params, EvaluationConfig(num_trials=num_episodes, seed=seed))
     return runner.episodes(policy_subject(policy, environment, num_episodes))(env_params)
 
 
-def _with_interval(means: dict[str, float]) -> str:
+def _with_interval(means: Interval | None) -> str:
+    if means is None:
+        return "".rjust(18)
     return f"{means['mean']:.2f} [{means['low']:.2f}, {means['high']:.2f}]".rjust(18)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Union
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ import tyro
 from envs import ENVIRONMENTS
 from experiments import command_line
 from experiments.command_line import UsageError, option
+from experiments.config import AnyEnvironment
 from experiments.sweeps import Sweeps
 from memrl.evaluation import Setting
 from memrl.networks import observation_kinds
@@ -21,7 +22,7 @@ from memrl.networks import observation_kinds
 class Tested:
     """What `--test` changes."""
 
-    env: Annotated[Union[tuple(ENVIRONMENTS.values())], tyro.conf.FlagConversionOff]  # noqa: UP007
+    env: Annotated[AnyEnvironment, tyro.conf.FlagConversionOff]
 
 
 def tested(trained: Sequence[Any], tests: Sweeps) -> list[Any]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -48,7 +49,7 @@ class Checkpointer:
     them call every method with the same arguments.
     """
 
-    def __init__(self, directory: str | Path):
+    def __init__(self, directory: str | Path) -> None:
         """`directory` holds the checkpoints of one run and is created by the first `save`."""
         self.directory = Path(directory).absolute()
 
@@ -81,7 +82,7 @@ class Checkpointer:
             warnings.filterwarnings("ignore", r"coroutine '.*' was never awaited", RuntimeWarning)
             for unfinished in self.directory.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
-            reason = os.strerror(int(code[1])) if code else error.strerror or error
+            reason = os.strerror(int(code[1])) if code else getattr(error, "strerror", None) or error
             raise StorageError(f"{self.directory} cannot be written to: {reason}.") from error
 
     @functools.cached_property
@@ -259,11 +260,11 @@ def _type(leaf: Any) -> str:
 
 def _checksum(leaf: jax.Array) -> int:
     """CRC-32 of the bytes of an array. On several processes all have to call it."""
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         leaf = multihost_utils.process_allgather(leaf, tiled=True)
-    return zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
 
 
 def _json_checksum(value: Any) -> int:

@@ -17,10 +17,12 @@ class Player(Protocol):
     @property
     def initial_state(self) -> Callable[[Any], Any]:
         """`initial_state(env_params) -> player_state`: what the player remembers as a trial begins."""
+        ...
 
     @property
     def act(self) -> Callable[[jax.Array, Any, Any, Any], tuple[Any, jax.Array]]:
         """`act(key, player_state, environment_state, env_params) -> (player_state, action)`, once per step."""
+        ...
 
 
 def no_facts(before: Any, action: jax.Array, state: Any, params: Any) -> dict[str, tuple[jax.Array, jax.Array]]:

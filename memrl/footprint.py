@@ -133,7 +133,8 @@ def _most_made(jaxpr: core.Jaxpr, in_place: Sequence[tuple[int, int]] = ()) -> i
 
 
 def _is_fused(step: _Step) -> bool:
-    arrays = sum(variable.aval.ndim > 0 for variable in step.equation.invars)
+    avals: list[Any] = [variable.aval for variable in step.equation.invars]
+    arrays = sum(aval.ndim > 0 for aval in avals)
     return step.name in FUSED or (step.name in FUSED_WITH_SCALARS and arrays == 1)
 
 
@@ -158,7 +159,8 @@ def _inside(step: _Step, new: int) -> int:
 def _transposed(equation: core.JaxprEqn) -> int:
     """Bytes of the copies of what is multiplied, where its axes are not in the order that matrix products want."""
     (contracted, _), (_, batch) = equation.params["dimension_numbers"]
-    left, right = (variable.aval for variable in equation.invars)
+    avals: list[Any] = [variable.aval for variable in equation.invars]
+    left, right = avals
     last_axes = tuple(range(left.ndim - len(contracted), left.ndim))
     copied_left = _bytes(left) if tuple(contracted) != last_axes else 0
     return copied_left + (_bytes(right) if tuple(batch) != tuple(range(len(batch))) else 0)

@@ -1,7 +1,7 @@
 """The policy: an encoder, a memory and two heads."""
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -107,6 +107,11 @@ def observation_kinds(space: Any) -> tuple[Kind, ...]:
 class ActorCritic(nn.Module):
     """Encoder, memory, heads; the same contract as a memory, from `Inputs` to `Outputs`."""
 
+    if TYPE_CHECKING:  # as in `Memory`
+
+        def init(self, *args: Any, **kwargs: Any) -> Any: ...
+        def apply(self, *args: Any, **kwargs: Any) -> Any: ...
+
     memory: Memory
     num_actions: int
     config: NetworkConfig
@@ -120,7 +125,7 @@ class ActorCritic(nn.Module):
         self.embeddings = [self._embedding(kind) if isinstance(kind, int) else None for kind in self.kinds]
         if "picture" in self.kinds:
             first, *others = self.config.picture_features
-            patch = (self.config.picture_patch,) * 2
+            patch = self.config.picture_patch, self.config.picture_patch
             self.convolutions = [self._convolution(first, patch, patch)] + [
                 self._convolution(width, (3, 3), (1, 1)) for width in others
             ]

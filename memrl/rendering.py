@@ -2,15 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from memrl.files import replacing
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 CAPTION_HEIGHT = 20  # pixels
 
 
-def save_gif(path, frames: Sequence[np.ndarray], frames_per_second: float = 10, captions: Sequence[str] = ()) -> Path:
+def save_gif(
+    path: str | Path, frames: Sequence[np.ndarray], frames_per_second: float = 10, captions: Sequence[str] = ()
+) -> Path:
     """Write `frames`, uint8 [H, W, 3] each and all of one shape, as an endless GIF to `path` and return it.
 
     `captions`, where given, are one line of text per frame, shown below it. A file already at `path` is replaced only
@@ -36,7 +42,7 @@ def save_gif(path, frames: Sequence[np.ndarray], frames_per_second: float = 10, 
     return path
 
 
-def _with_caption(image, caption):
+def _with_caption(image: "Image.Image", caption: str) -> "Image.Image":
     from PIL import Image, ImageDraw
 
     captioned = Image.new("RGB", (image.width, image.height + CAPTION_HEIGHT), "white")

@@ -45,6 +45,11 @@ def device_mesh(num_devices: int | None = None) -> Mesh:
     return Mesh(np.array(devices[:num_devices]), (AXIS,), axis_types=(AxisType.Auto,))
 
 
+def compiles() -> bool:
+    """Whether JAX compiles what is to be compiled; not under `JAX_DISABLE_JIT`."""
+    return not jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue] (added when JAX is imported)
+
+
 def split_specs(tree: Any) -> Any:
     """Partition specs of a tree whose leaves are scalars, on all devices, or `[B, ..]`, split over them."""
     return jax.tree.map(lambda leaf: PartitionSpec(AXIS) if leaf.ndim else PartitionSpec(), tree)

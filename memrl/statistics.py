@@ -22,7 +22,7 @@ al., rliable 1.2.0, has not been released since 2024 and cannot be imported besi
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -159,7 +159,9 @@ def probability_of_improvement(scores: ArrayLike, others: ArrayLike) -> Estimate
     def lowest(found: float) -> float:
         # At 1 the error is 0 whatever was found: the end of the interval is the root below.
         below = min(found, 1 - 1e-9)
-        return optimize.brentq(lambda theta: found - theta - z * error(theta), 0, below) if found > 0 else 0.0
+        if found <= 0:
+            return 0.0
+        return cast(float, optimize.brentq(lambda theta: found - theta - z * error(theta), 0, below))
 
     return Estimate(value, np.array(lowest(value)), np.array(1 - lowest(1 - value)))
 

@@ -51,7 +51,7 @@ class Tracker:
         group: str | None = None,
         name: str | None = None,
         tags: Iterable[str] = (),
-    ):
+    ) -> None:
         """Opens the files. Trouble with W&B, a missing network included, costs one line on stderr and never the run.
 
         Args:

@@ -49,10 +49,12 @@ class Training(NamedTuple):
     For several seeds, everything but settings has an axis `[S]` in front.
     """
 
-    initial_state: Callable[[jax.Array, Settings], TrainState]
-    """From a typed PRNG key to the state before the first update, placed on the devices."""
-    advance: Callable[[TrainState, Settings], tuple[TrainState, Metrics]]
-    """From a state, which is consumed, to the state a chunk of updates later and metrics `[chunk]`."""
+    initial_state: jax.stages.Wrapped
+    """`initial_state(key, settings) -> state`: from a typed PRNG key to the state before the first update, on the
+    devices."""
+    advance: jax.stages.Wrapped
+    """`advance(state, settings) -> (state, metrics)`: from a state, which is consumed, to the state a chunk of updates
+    later, with metrics `[chunk]`."""
 
 
 Seeds = Literal["auto", "parallel", "sequential"]
@@ -162,7 +164,7 @@ def begin(
 
 def state_specs(state: TrainState) -> TrainState:
     """How a state is split over the devices."""
-    return TrainState(
+    return state.replace(
         params=jax.tree.map(lambda _: PartitionSpec(), state.params),
         optimizer=jax.tree.map(lambda _: PartitionSpec(), state.optimizer),
         actor=sharding.split_specs(state.actor),
@@ -202,7 +204,7 @@ def make_training(
         compile anything (`JAX_DISABLE_JIT`).
     """
     check_devices(config, mesh)
-    compiled = not jax.config.jax_disable_jit
+    compiled = sharding.compiles()
     axis = sharding.AXIS if compiled else None  # operation by operation, `jax.shard_map` takes minutes for an update
 
     def optimizer_of(settings: Settings) -> optax.GradientTransformation:
@@ -268,5 +270,5 @@ def check_devices(config: PPOConfig, mesh: Mesh) -> None:
             f"ppo.num_envs is {config.num_envs}, ppo.minibatches {config.minibatches} and devices {devices}: "
             f"the environments must be a multiple of minibatches x devices = {config.minibatches * devices}."
         )
-    if jax.config.jax_disable_jit and devices > 1:
+    if devices > 1 and not sharding.compiles():
         raise ValueError(f"JAX_DISABLE_JIT is set and devices is {devices}: what is not compiled runs on one device.")

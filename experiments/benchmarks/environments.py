@@ -85,7 +85,8 @@ def prepare_environment(environment: Any, env_params: Any, mesh: Mesh) -> Prepar
                 jax.random.split(step_key, copies), state, actions, env_params
             )
             # All that is observed is used, and nothing of size [T, B] is kept.
-            seen = sum(leaf.astype(jnp.float32).sum() for leaf in jax.tree.leaves((observation, outcome)))
+            leaves = jax.tree.leaves((observation, outcome))
+            seen = sum((leaf.astype(jnp.float32).sum() for leaf in leaves), start=jnp.zeros(()))
             return (state, key), seen
 
         (state, key), seen = jax.lax.scan(step, (state, key[0]), length=WINDOW)

@@ -34,8 +34,9 @@ def matmul_flops(function: Callable[..., Any], *arguments: Any, branches: Litera
         name, inner = equation.primitive.name, [count(jaxpr) for jaxpr in _inner_jaxprs(equation)]
         if name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+            left: Any = equation.invars[0].aval  # an array's, as the primitive says
+            result: Any = equation.outvars[0].aval
+            return 2 * math.prod(result.shape) * math.prod(left.shape[axis] for axis in contracted)
         if name == "cond":
             return choose(inner)
         if name == "scan":

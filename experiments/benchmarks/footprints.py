@@ -45,7 +45,7 @@ def measure_footprint(name: str) -> dict[str, Any]:
     estimated = footprint(training.advance, shapes, settings).total * mesh.size
     begin = training.initial_state.lower(key, settings).compile()
     advance = training.advance.lower(shapes, settings).compile()
-    plan = advance.memory_analysis()
+    plan: Any = advance.memory_analysis()
     planned = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
     planned = (planned + plan.temp_size_in_bytes) * mesh.size
 

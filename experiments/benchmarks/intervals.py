@@ -42,7 +42,7 @@ Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 Interval = tuple[np.ndarray, np.ndarray]
 
 
-def failing(share: float) -> Draw:
+def failing(share: float | np.ndarray) -> Draw:
     """Success where a `share` of seeds fails, at 0.1 or so, and the others are just below 1."""
 
     def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -255,7 +255,7 @@ def of_improvements(rng: np.random.Generator, experiments: int) -> dict[str, Any
             many = draw(rng, (TRUTH // 10, tasks))
             moved = many.std(axis=0)
             other = draw(rng, (TRUTH // 10, tasks))
-            ahead = [stats.mannwhitneyu(many[:, task] + moved[task], other[:, task]).statistic for task in range(tasks)]
+            ahead = [stats.mannwhitneyu(many[:, task] + moved[task], other[:, task])[0] for task in range(tasks)]
             truth, rows = float(np.mean(ahead) / len(many) ** 2), figures.setdefault(f"{tasks} tasks, {population}", {})
             for seeds in SEVERAL_TASKS_SEEDS:
                 one = draw(rng, (experiments, seeds, tasks)) + moved

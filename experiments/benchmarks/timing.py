@@ -32,11 +32,10 @@ def prepare(function: Any, *arguments: Any) -> Program:
 
 def measure(call: Callable[[Any], Any], state: Any, repeats: int) -> dict[str, float]:
     """Seconds that `state = call(state)` takes: the median, the least and the most of `repeats` measurements."""
-    for _ in range(2):  # the first call is never like the others
-        start = time.perf_counter()
-        state = jax.block_until_ready(call(state))
-        seconds = time.perf_counter() - start
-    calls = max(1, round(SHORTEST_MEASUREMENT / seconds))
+    state = jax.block_until_ready(call(state))  # the first call is never like the others
+    start = time.perf_counter()
+    state = jax.block_until_ready(call(state))
+    calls = max(1, round(SHORTEST_MEASUREMENT / (time.perf_counter() - start)))
     measured = []
     for _ in range(repeats):
         start = time.perf_counter()

@@ -9,7 +9,7 @@ from typing import Any
 
 from envs.dark_key_to_door import DarkKeyToDoorConfig
 from experiments.config import Config
-from experiments.configs.preset import Preset
+from experiments.configs.preset import Preset, SegmentSizes, TransformerSizes
 from memrl.memory import FCT, GRU, LSTM, RMT, AutoCompressor, Memo, MemoryConfig, NoMemory
 from memrl.networks import NetworkConfig
 from memrl.ppo import PPOConfig
@@ -40,29 +40,37 @@ def small(name: str, summary: str, memory: MemoryConfig, **ppo: Any) -> Preset:
     return Preset(summary, dataclasses.replace(config, ppo=dataclasses.replace(config.ppo, **ppo)))
 
 
-TRANSFORMER = {"features": 64, "layers": 2, "heads": 2, "mlp_features": 128, "rotary_base": 100.0}
-SEGMENTS = {"segment_length": 20, "summary_tokens": 2}
+TRANSFORMER: TransformerSizes = {"features": 64, "layers": 2, "heads": 2, "mlp_features": 128}
+SEGMENTS: SegmentSizes = {"segment_length": 20, "summary_tokens": 2}
 
 PRESETS = [
     small(
         "memo_gridworld",
         "Memo learns in context on a CPU: 5x5 room, trials of 100 steps. The main job.",
-        Memo(**TRANSFORMER, **SEGMENTS).with_capacity(100),
+        Memo(**TRANSFORMER, **SEGMENTS, rotary_base=100.0).with_capacity(100),
     ),
-    small("fct_gridworld", "The same task, full-context transformer.", FCT(**TRANSFORMER, context=100)),
+    small(
+        "fct_gridworld", "The same task, full-context transformer.", FCT(**TRANSFORMER, rotary_base=100.0, context=100)
+    ),
     # As in ReLIC (arXiv 2410.02751), on this task and with its PPO: updates and numbers are ours, not the paper's. With
     # one epoch for each update instead of two there are two and a half times as many gradient steps.
     small(
         "relic_gridworld",
         "The same task, ReLIC: a transformer with a sink, an update after each 20 steps, memories read again after it.",
-        FCT(**TRANSFORMER, context=100, sink="key_value"),
+        FCT(**TRANSFORMER, rotary_base=100.0, context=100, sink="key_value"),
         updates_per_rollout=5,
         refresh_memory=True,
         epochs=1,
     ),
-    small("rmt_gridworld", "The same task, Recurrent Memory Transformer.", RMT(**TRANSFORMER, **SEGMENTS)),
     small(
-        "ac_gridworld", "The same task, AutoCompressor.", AutoCompressor(**TRANSFORMER, **SEGMENTS).with_capacity(100)
+        "rmt_gridworld",
+        "The same task, Recurrent Memory Transformer.",
+        RMT(**TRANSFORMER, **SEGMENTS, rotary_base=100.0),
+    ),
+    small(
+        "ac_gridworld",
+        "The same task, AutoCompressor.",
+        AutoCompressor(**TRANSFORMER, **SEGMENTS, rotary_base=100.0).with_capacity(100),
     ),
     small("gru_gridworld", "The same task, GRU.", GRU(features=128)),
     small("lstm_gridworld", "The same task, LSTM.", LSTM(features=128)),

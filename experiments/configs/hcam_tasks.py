@@ -1,5 +1,7 @@
 """The tasks of HCAM (arXiv 2105.14039) as gridworlds, in sizes for a CPU; the splits ask for more than was trained."""
 
+from typing import Any
+
 from envs.ballet import BalletConfig
 from envs.base import EnvironmentConfig
 from envs.boxes import BoxesConfig
@@ -15,7 +17,7 @@ from memrl.networks import NetworkConfig
 from memrl.ppo import PPOConfig
 
 
-def small(name: str, summary: str, env: EnvironmentConfig, unroll_length: int, total_steps: int, **ppo) -> Preset:
+def small(name: str, summary: str, env: EnvironmentConfig, unroll_length: int, total_steps: int, **ppo: Any) -> Preset:
     """The task `env` for a GRU; `--memory` puts another memory in its place."""
     settings = {
         "num_envs": 64,

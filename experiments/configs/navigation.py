@@ -13,12 +13,7 @@ from memrl.memory import GRU, Memo
 from memrl.networks import NetworkConfig
 from memrl.ppo import PPOConfig
 
-PPO = {
-    "learning_rate": 1e-3,
-    "final_learning_rate": 1e-4,
-    "entropy_coefficient": 0.02,
-    "final_entropy_coefficient": 0.002,
-}
+PPO = PPOConfig(learning_rate=1e-3, final_learning_rate=1e-4, entropy_coefficient=0.02, final_entropy_coefficient=0.002)
 SYMBOLS = NetworkConfig(encoder_features=(64,), head_features=(64,), embedding_features=4)
 
 
@@ -35,14 +30,14 @@ def houses(
         env=env,
         memory=memory.with_capacity(env.trial_length),
         network=dataclasses.replace(SYMBOLS, previous_reward=False),
-        ppo=PPOConfig(
+        ppo=dataclasses.replace(
+            PPO,
             num_envs=num_envs,
             unroll_length=256,
             epochs=2,
             minibatches=4,
             discount=0.99,
             credit_across_attempts=False,
-            **PPO,
         ),
         evaluation=EvaluationConfig(num_trials=64, horizons=(1, 8), budgets=(1.0,), windows_per_trial=8),
         total_steps=total_steps,
@@ -58,7 +53,7 @@ PRESETS = [
             env=MiniGridMemoryConfig(size=11),
             memory=GRU(features=128),
             network=SYMBOLS,
-            ppo=PPOConfig(num_envs=64, unroll_length=128, epochs=3, minibatches=4, discount=0.99, **PPO),
+            ppo=dataclasses.replace(PPO, num_envs=64, unroll_length=128, epochs=3, minibatches=4, discount=0.99),
             evaluation=EvaluationConfig(num_trials=256, budgets=()),
             total_steps=3_000_000,
         ),
@@ -108,7 +103,7 @@ PRESETS = [
             env=RepeatedGridworldConfig(),
             memory=GRU(features=128),
             network=SYMBOLS,
-            ppo=PPOConfig(num_envs=128, unroll_length=100, epochs=3, minibatches=4, discount=0.97, **PPO),
+            ppo=dataclasses.replace(PPO, num_envs=128, unroll_length=100, epochs=3, minibatches=4, discount=0.97),
             evaluation=EvaluationConfig(num_trials=256, horizons=(1, 2, 4), budgets=()),
             total_steps=6_000_000,
         ),

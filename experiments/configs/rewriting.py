@@ -6,7 +6,7 @@ Sizes for a CPU. As published, the policy reads neither its previous action nor 
 from envs.color_cubes import ColorCubesConfig
 from envs.t_maze import TMazeConfig
 from experiments.config import Config
-from experiments.configs.preset import Preset
+from experiments.configs.preset import Preset, SegmentSizes, TransformerSizes
 from memrl.evaluation import EvaluationConfig
 from memrl.memory import (
     FCT,
@@ -62,8 +62,8 @@ def t_maze(name: str, summary: str, memory: MemoryConfig) -> Preset:
     return Preset(summary, config)
 
 
-TRANSFORMER = {"features": 64, "layers": 2, "heads": 2, "mlp_features": 128}
-SEGMENTS = {"segment_length": 12, "summary_tokens": 2}
+TRANSFORMER: TransformerSizes = {"features": 64, "layers": 2, "heads": 2, "mlp_features": 128}
+SEGMENTS: SegmentSizes = {"segment_length": 12, "summary_tokens": 2}
 LONGEST = 108
 """Steps of an episode, at most."""
 

@@ -6,16 +6,27 @@
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from experiments.config import config_to_dict
 from experiments.reporting import matrix
+from experiments.reporting.matrix import Matrix
 from experiments.reporting.published import published
 from experiments.runs.arms import Arm
 from experiments.runs.folder import Run
-from memrl.evaluation import main_measure, measured
+from memrl.evaluation import (
+    EpisodesEntry,
+    Means,
+    SavedEvaluation,
+    WindowsEntry,
+    episodes_of,
+    main_measure,
+    measured,
+    returns_per_window,
+    windows_of,
+)
 from memrl.memory import MEMORIES
 from memrl.plotting import window_centres
 
@@ -24,8 +35,10 @@ POINTS = 100
 
 Figures = dict[str, Any]
 
+Entry = TypeVar("Entry", WindowsEntry, EpisodesEntry)
 
-def measure(arms: Sequence[Arm], matrices: Sequence[Mapping[str, Any]] = (), left_out: Sequence[str] = ()) -> Figures:
+
+def measure(arms: Sequence[Arm], matrices: Sequence[Matrix] = (), left_out: Sequence[str] = ()) -> Figures:
     """The figures of each seed, where `experiments.reporting.estimates` finds them.
 
     Args:
@@ -53,7 +66,7 @@ def describe(arm: Arm) -> Figures:
         for record in records
         if record["commit"]
     }
-    seconds = [run.seconds for run in arm.runs]
+    seconds = [run.seconds for run in arm.runs if run.seconds is not None]
     return {
         "label": arm.label,
         "policy": arm.policy,
@@ -63,7 +76,7 @@ def describe(arm: Arm) -> Figures:
         "configs": sorted({run.config.name for run in arm.runs}),
         "folders": [str(run.folder) for run in arm.runs],
         "total_steps": arm.config.num_updates * arm.config.steps_per_update,
-        "seconds": None if None in seconds else sum(seconds),
+        "seconds": sum(seconds) if len(seconds) == len(arm.runs) else None,
         "commits": sorted(commits),
         "commands": list(dict.fromkeys(shlex.join(record["command"]) for record in records)),
     }
@@ -96,43 +109,43 @@ def measure_task(arms: Sequence[Arm]) -> Figures:
     return figures
 
 
-Measure = Callable[[Mapping[str, Any], str | None], float]
+Measure = Callable[[SavedEvaluation, str | None], float]
 """A figure of an evaluation, of the policy or, by name, of a player."""
 
 
-def main_measures(evaluation: Mapping[str, Any]) -> dict[str, Measure]:
+def main_measures(evaluation: SavedEvaluation) -> dict[str, Measure]:
     """The figures of the setting trained in, by name, the most important first."""
     if "windows" in evaluation:
         return {"return in a trial": trial_return, "return in the last window": last_window}
-    success = main_measure(evaluation["episodes"][:1]) == "success"
+    success = main_measure(episodes_of(evaluation)[:1]) == "success"
     return ({"success": episode_success} if success else {}) | {"return": episode_return}
 
 
-def trial_return(evaluation: Mapping[str, Any], player: str | None) -> float:
+def trial_return(evaluation: SavedEvaluation, player: str | None) -> float:
     """The return in a trial of the trained length."""
-    return sum(evaluation["windows"][0][_key(player)])
+    return sum(returns_per_window(windows_of(evaluation)[0], player))
 
 
-def last_window(evaluation: Mapping[str, Any], player: str | None) -> float:
+def last_window(evaluation: SavedEvaluation, player: str | None) -> float:
     """The return in its last window."""
-    return evaluation["windows"][0][_key(player)][-1]
+    return returns_per_window(windows_of(evaluation)[0], player)[-1]
 
 
 def _key(player: str | None) -> str:
     return "return_per_window" if player is None else f"{player}_return_per_window"
 
 
-def episode_return(evaluation: Mapping[str, Any], player: str | None) -> float:
+def episode_return(evaluation: SavedEvaluation, player: str | None) -> float:
     """The return of an episode in the setting trained in."""
-    return _means(evaluation["episodes"][0], player)["return"]["mean"]
+    return _means(episodes_of(evaluation)[0], player)["return"]["mean"]
 
 
-def episode_success(evaluation: Mapping[str, Any], player: str | None) -> float:
+def episode_success(evaluation: SavedEvaluation, player: str | None) -> float:
     """The success in the setting trained in."""
-    return _means(evaluation["episodes"][0], player)["outcomes"]["success"]["mean"]
+    return measured(_means(episodes_of(evaluation)[0], player), "success")["mean"]
 
 
-def _means(entry: Mapping[str, Any], player: str | None) -> Mapping[str, Any]:
+def _means(entry: EpisodesEntry, player: str | None) -> Means:
     return entry if player is None else entry["players"][player]
 
 
@@ -169,54 +182,55 @@ def binned(run: Run, edges: np.ndarray) -> np.ndarray:
 def horizons(arms: Sequence[Arm]) -> Figures:
     """The return over time in the longest trial, and in the last window of each; the whole past is remembered."""
     evaluation = arms[0].runs[0].evaluation
-    lengths = sorted({entry["horizon"] for entry in evaluation["windows"]})
+    lengths = sorted({entry["horizon"] for entry in windows_of(evaluation)})
+    assert "window_length" in evaluation  # where there are windows
     window, players = evaluation["window_length"], evaluation["players"]
 
     def returns(of: Run, length: int) -> list[float]:
-        return _unrestricted(of.evaluation["windows"], length)["return_per_window"]
+        return _unrestricted(windows_of(of.evaluation), length)["return_per_window"]
 
-    longest = _unrestricted(evaluation["windows"], lengths[-1])
+    longest = _unrestricted(windows_of(evaluation), lengths[-1])
     return {
         "window_length": window,
         "trained": evaluation["trial_length"],
         "time": window_centres(longest, window),
         "curves": {arm.policy: {"seeds": [returns(run, lengths[-1]) for run in arm.runs]} for arm in arms},
-        "players": {name: longest[_key(name)] for name in players},
+        "players": {name: returns_per_window(longest, name) for name in players},
         "lengths": lengths,
         "last_window": {
             arm.policy: [{"seeds": [returns(run, length)[-1] for run in arm.runs]} for length in lengths]
             for arm in arms
         },
         "last_window_of_players": {
-            name: [_unrestricted(evaluation["windows"], length)[_key(name)][-1] for length in lengths]
+            name: [returns_per_window(_unrestricted(windows_of(evaluation), length), name)[-1] for length in lengths]
             for name in players
         },
     }
 
 
-def _unrestricted(entries: Sequence[Mapping[str, Any]], horizon: int) -> Mapping[str, Any]:
+def _unrestricted(entries: Sequence[WindowsEntry], horizon: int) -> WindowsEntry:
     return next(entry for entry in entries if entry["horizon"] == horizon and entry["budget"] is None)
 
 
 def memory_of_windows(arms: Sequence[Arm]) -> Figures:
     """What is reached in the last window of the longest trial with each size of memory."""
-    horizon = max(entry["horizon"] for entry in arms[0].runs[0].evaluation["windows"])
+    horizon = max(entry["horizon"] for entry in windows_of(arms[0].runs[0].evaluation))
 
-    def entries(of: Run) -> list[Mapping[str, Any]]:
-        return [entry for entry in of.evaluation["windows"] if entry["horizon"] == horizon]
+    def entries(of: Run) -> list[WindowsEntry]:
+        return [entry for entry in windows_of(of.evaluation) if entry["horizon"] == horizon]
 
     return memory(arms, horizon, "return in the last window", entries, lambda entry: entry["return_per_window"][-1])
 
 
 def memory_of_episodes(arms: Sequence[Arm]) -> Figures:
     """What is reached in the setting trained in with each size of memory."""
-    first = arms[0].runs[0].evaluation["episodes"][0]
+    first = episodes_of(arms[0].runs[0].evaluation)[0]
     measure = main_measure([first])
 
-    def entries(of: Run) -> list[Mapping[str, Any]]:
-        return [entry for entry in of.evaluation["episodes"] if entry["split"] is None]
+    def entries(of: Run) -> list[EpisodesEntry]:
+        return [entry for entry in episodes_of(of.evaluation) if entry["split"] is None]
 
-    def score(entry: Mapping[str, Any]) -> float:
+    def score(entry: EpisodesEntry) -> float:
         return measured(entry, measure)["mean"]
 
     return memory(arms, first["horizon"], measure, entries, score)
@@ -226,8 +240,8 @@ def memory(
     arms: Sequence[Arm],
     horizon: int,
     measure: str,
-    entries: Callable[[Run], list[Mapping[str, Any]]],
-    score: Callable[[Mapping[str, Any]], float],
+    entries: Callable[[Run], list[Entry]],
+    score: Callable[[Entry], float],
 ) -> Figures:
     """What sizes of memory cost, and what is reached with them.
 
@@ -259,10 +273,10 @@ def memory(
 def settings(arms: Sequence[Arm]) -> Figures:
     """How each arm does in each setting; the whole past is remembered."""
     evaluation = arms[0].runs[0].evaluation
-    first = [entry for entry in evaluation["episodes"] if entry["budget"] is None]
-    measure = main_measure(entry for arm in arms for run in arm.runs for entry in run.evaluation["episodes"])
+    first = [entry for entry in episodes_of(evaluation) if entry["budget"] is None]
+    measure = main_measure(entry for arm in arms for run in arm.runs for entry in episodes_of(run.evaluation))
 
-    def score(entry: Mapping[str, Any], player: str | None = None) -> float:
+    def score(entry: EpisodesEntry, player: str | None = None) -> float:
         return measured(_means(entry, player), measure)["mean"]
 
     return {
@@ -272,7 +286,7 @@ def settings(arms: Sequence[Arm]) -> Figures:
             arm.policy: [
                 {"seeds": [score(entry) for entry in alike]}
                 for alike in zip(
-                    *([entry for entry in run.evaluation["episodes"] if entry["budget"] is None] for run in arm.runs),
+                    *([entry for entry in episodes_of(run.evaluation) if entry["budget"] is None] for run in arm.runs),
                     strict=True,
                 )
             ]
@@ -282,7 +296,7 @@ def settings(arms: Sequence[Arm]) -> Figures:
     }
 
 
-def cross_tested(result: Mapping[str, Any]) -> Figures:
+def cross_tested(result: Matrix) -> Figures:
     """The figures of a matrix of what was trained and what is tested; None where a policy cannot face a setting."""
     measure_of_all, policies, players = matrix.figures(result)
     names = [setting["name"] for setting in result["settings"]]
@@ -303,8 +317,9 @@ def compare_published(arms: Sequence[Arm]) -> list[Figures]:
     rows = []
     for arm in arms:
         for figure in published(config_to_dict(arm.config)["env"], arm.memory):
-            ours = [_published_measure(run.evaluation, figure.split, figure.measure) for run in arm.runs]
-            if None not in ours:
+            found = [_published_measure(run.evaluation, figure.split, figure.measure) for run in arm.runs]
+            ours = [value for value in found if value is not None]
+            if len(ours) == len(found):
                 rows.append(
                     {
                         "policy": arm.policy,
@@ -320,12 +335,14 @@ def compare_published(arms: Sequence[Arm]) -> list[Figures]:
     return rows
 
 
-def _published_measure(evaluation: Mapping[str, Any], split: str | None, measure: str) -> float | None:
+def _published_measure(evaluation: SavedEvaluation, split: str | None, measure: str) -> float | None:
     """Our figure in a setting; None if it was not evaluated."""
     if split is None and "windows" in evaluation:
         return trial_return(evaluation, None) if measure == "return" else None
     entries = [entry for entry in evaluation.get("episodes", []) if entry["split"] == split]
-    told = entries and (entries[0]["return"] if measure == "return" else entries[0]["outcomes"].get(measure))
+    if not entries:
+        return None
+    told = entries[0]["return"] if measure == "return" else entries[0]["outcomes"].get(measure)
     return told["mean"] if told else None
 
 

@@ -43,12 +43,12 @@ def scale_of(players: Mapping[str, float]) -> Scale | None:
 class Table:
     """Prints a line for each entry of `windows` and `episodes`, as soon as it is there."""
 
-    def __init__(self, players: Sequence[str]):
+    def __init__(self, players: Sequence[str]) -> None:
         """`players` are those of the environment, the best one first."""
         self.players = players
         self.kind: str | None = None
 
-    def add(self, entry: dict[str, Any]) -> None:
+    def add(self, entry: Mapping[str, Any]) -> None:
         """Prints the line of `entry`, after a head if it is the first of its kind."""
         kind, cells = ("episodes", self._episodes(entry)) if "split" in entry else ("windows", self._windows(entry))
         cells |= {
@@ -60,7 +60,7 @@ class Table:
             self._print(cells, cells)
         self._print(cells.values(), cells)
 
-    def _windows(self, entry: dict[str, Any]) -> dict[str, str]:
+    def _windows(self, entry: Mapping[str, Any]) -> dict[str, str]:
         returns = entry["return_per_window"]
         cells = {
             "trial": str(entry["horizon"]),
@@ -69,10 +69,10 @@ class Table:
             "last window": f"{returns[-1]:.2f}",
             "total": f"{sum(returns):.2f}",
         }
-        totals = {name: sum(entry[f"{name}_return_per_window"]) for name in self.players}
+        totals: dict[str, float] = {name: sum(entry[f"{name}_return_per_window"]) for name in self.players}
         return cells | self._shares(sum(returns), totals)
 
-    def _episodes(self, entry: dict[str, Any]) -> dict[str, str]:
+    def _episodes(self, entry: Mapping[str, Any]) -> dict[str, str]:
         cells = {
             "setting": entry["split"] or "as trained",
             "remembers": _budget(entry),
@@ -98,11 +98,11 @@ class Table:
         say("  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
 
 
-def _budget(entry: dict[str, Any]) -> str:
+def _budget(entry: Mapping[str, Any]) -> str:
     return "all" if entry["budget"] is None else str(entry["budget"])
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: Mapping[str, Any]) -> str:
     """What was learned within a trial, in words, from what `evaluate` returns."""
     trial, window = result["trial_length"], result["window_length"]
     entry, gain = result["windows"][0], result["in_context"]

@@ -14,7 +14,7 @@ COMMANDS = 10
 class Page:
     """Writes `report.md`."""
 
-    def __init__(self, figures: Figures, pictures: Mapping[str, str]):
+    def __init__(self, figures: Figures, pictures: Mapping[str, str]) -> None:
         """`figures` as `measure` returns them, `pictures` as `draw` does."""
         self.figures, self.pictures = figures, pictures
         self.lines: list[str] = []
@@ -195,7 +195,7 @@ class Page:
         if len(split["names"]) >= len(split["policies"]):
             rows = [list(column) for column in zip(*rows, strict=True)]
             rows[0][0] = "setting"
-        self._table(*rows[:1], rows[1:])
+        self._table(rows[0], rows[1:])
         _, label, _ = settings_matrix(split)
         self._picture(f"{task}/settings", f"{label.capitalize()} of each policy in each setting.")
 

@@ -121,6 +121,8 @@ def draw(run: Run, params: Any, result: SavedEvaluation) -> list[str]:
 def animate(path: Path, config: Config, params: Any, seed: int) -> None:
     """Writes a GIF of the beginning of one trial."""
     environment, env_params = config.env.make()
+    render = hooks(environment).render
+    assert render is not None  # or there would be no animation
     policy = make_policy(config, environment, env_params, config.memory.without_noise())
     steps = min(config.trial_length, LONGEST_ANIMATION)
     recording = record_trial(policy, environment, env_params, params, steps, jax.random.key(seed))
@@ -130,7 +132,7 @@ def animate(path: Path, config: Config, params: Any, seed: int) -> None:
             total += float(recording.reward[step - 1])
             attempt += int(recording.over[step - 1])
         state = jax.tree.map(lambda leaf, step=step: leaf[step], recording.states)
-        frame = environment.render(state, env_params)
+        frame = render(state, env_params)
         enlarge = -(-NARROWEST_ANIMATION // frame.shape[1])
         frames.append(frame.repeat(enlarge, axis=0).repeat(enlarge, axis=1))
         captions.append(f"step {step}   attempt {attempt}   return {total:g}")

@@ -147,6 +147,7 @@ def load_params(run: Run, shapes: Any) -> tuple[Any, int]:
     update = run.checkpointer.latest()
     params, metadata = run.checkpointer.restore(shapes, update, part="params")
     check_identity(metadata["identity"], run.config, run.checkpointer)
+    assert update is not None  # or there would have been nothing to restore
     return params, update
 
 
@@ -166,8 +167,8 @@ def check_identity(saved: Mapping[str, Any], config: Config, checkpointer: Check
 
 def first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """The first key whose values differ, where both have been through JSON; None if there is none."""
-    one, other = json.loads(json.dumps(dict(one))), json.loads(json.dumps(dict(other)))
-    return next((key for key in one | other if one.get(key) != other.get(key)), None)
+    saved, asked = json.loads(json.dumps(dict(one))), json.loads(json.dumps(dict(other)))
+    return next((key for key in saved | asked if saved.get(key) != asked.get(key)), None)
 
 
 def make_folder(config: Config, output: Path | None) -> Path:

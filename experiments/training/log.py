@@ -25,7 +25,7 @@ class Log:
         seconds: float,
         progress: "Progress | None",
         together: int = 1,
-    ):
+    ) -> None:
         """Opens nothing.
 
         Args:
@@ -55,6 +55,7 @@ class Log:
         now = time.perf_counter()
         elapsed, self._last = (now - self._last) / self.together, now
         self.seconds += elapsed
+        line: dict[str, float] = {}
         for index in range(self.config.updates_per_chunk):
             self.update += 1
             line = {
@@ -75,7 +76,7 @@ class Log:
 class Progress:
     """The progress line: rewritten in place on a terminal, elsewhere a new one every ten seconds."""
 
-    def __init__(self, config: Config, update: int):
+    def __init__(self, config: Config, update: int) -> None:
         self.config = config
         self.first_update, self.start = update, time.perf_counter()
         self.shown, self.trial_return = -math.inf, math.nan
@@ -91,10 +92,10 @@ class Progress:
         self.shown = now
         seconds_per_update = (now - self.start) / (update - self.first_update)
         minutes, seconds = divmod(round(seconds_per_update * (self.config.num_updates - update)), 60)
-        trial_return = "unknown" if math.isnan(self.trial_return) else f"{self.trial_return:.2f}"
+        told = "unknown" if math.isnan(self.trial_return) else f"{self.trial_return:.2f}"
         line = (
             f"update {update}/{self.config.num_updates}   {update * self.config.steps_per_update / 1e6:.2f} M steps   "
-            f"{self.config.steps_per_update / seconds_per_update:,.0f} steps/s   return {trial_return}   "
+            f"{self.config.steps_per_update / seconds_per_update:,.0f} steps/s   return {told}   "
             f"{minutes}:{seconds:02} left"
         )
         say(f"\r{line}\x1b[K" if in_place else line, end="" if in_place else "\n")

@@ -15,6 +15,7 @@ from experiments.terminal import say
 from experiments.training.log import DivergedError, Log, Progress
 from experiments.training.stop import StopRequest
 from memrl.checkpoint import Checkpointer
+from memrl.sharding import compiles
 from memrl.training import Settings, Training, TrainState
 
 
@@ -113,7 +114,7 @@ def train(
 
 def compiled(training: Training, state: TrainState, settings: Settings, mesh: Mesh, done: str) -> Callable[..., Any]:
     """`training.advance` compiled ahead, if JAX compiles at all; says how long it took, after what has been `done`."""
-    if jax.config.jax_disable_jit:
+    if not compiles():
         say(f"{done}. JAX_DISABLE_JIT is set: nothing is compiled, which takes seconds for each update.")
         return training.advance
     devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' * (mesh.size > 1)}"

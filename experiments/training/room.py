@@ -16,6 +16,7 @@ from memrl.environment import hooks
 from memrl.evaluation import EvaluationConfig, policy_subject
 from memrl.footprint import Footprint, footprint, tree_bytes
 from memrl.rollout import initial_actor_state, rollout
+from memrl.sharding import compiles
 from memrl.training import Training
 
 ACCURACY = 1.5
@@ -38,7 +39,7 @@ def check_training(config: Config, training: Training, mesh: Mesh, runs: int | N
     keys = jax.random.key(0) if runs is None else jax.random.split(jax.random.key(0), runs)
     state = jax.eval_shape(training.initial_state, keys, settings)
     parameters = f"{sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)) // (runs or 1):,} parameters"
-    if jax.config.jax_disable_jit:  # there is no program then
+    if not compiles():  # there is no program then
         return parameters
     needed = footprint(training.advance, state, settings).total
     devices = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
@@ -80,7 +81,7 @@ def trajectory_bytes(config: Config) -> int:
 
 def check_evaluation(config: Config, evaluation: EvaluationConfig) -> None:
     """Raises UsageError if the longest trials with the largest memory cannot fit into the memory that there is."""
-    if jax.config.jax_disable_jit:
+    if not compiles():
         return
     needed = evaluation_footprint(config, evaluation).total
     device = jax.local_devices()[0]
@@ -122,7 +123,7 @@ def in_words(size: float) -> str:
     return f"{size / 1000:,.4g} TB"
 
 
-def free_bytes(device: jax.Device, root: Path = Path("/")) -> int | None:
+def free_bytes(device: Any, root: Path = Path("/")) -> int | None:
     """Bytes that can still be allocated for a device; None if nothing tells.
 
     Args:

@@ -74,7 +74,7 @@ def parameters_by_part(config: Config, environment: Any, env_params: Any, observ
         inputs = Inputs(batch, jnp.zeros(1, jnp.int32), jnp.zeros(1, jnp.float32), jnp.zeros(1, bool))
         return policy.init(key, policy.initial_state(1, key), inputs, jnp.ones(1, bool), method="step")["params"]
 
-    counts = dict.fromkeys(("encoder", "decoder"), 0)
+    counts = {"encoder": 0, "decoder": 0}
     for name, part in jax.eval_shape(parameters, jax.random.key(0)).items():
         size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(part))
         if name.startswith(("embeddings", "convolutions", "encoder")):

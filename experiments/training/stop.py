@@ -22,7 +22,7 @@ class StopRequest:
     its time. One that the process was started to ignore, as by `nohup`, is ignored.
     """
 
-    def __init__(self, at_once: Any = signal.SIG_DFL):
+    def __init__(self, at_once: Any = signal.SIG_DFL) -> None:
         """`at_once` handles Ctrl-C after a request; by default the process ends by the signal, in whatever it is.
 
         Nothing is torn by that: files take the place of others when they are complete.

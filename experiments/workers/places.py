@@ -42,7 +42,7 @@ class Worker(Protocol):
 class Process:
     """A worker on this machine."""
 
-    def __init__(self, folder: Path, names: Sequence[str], lock: int, environment: dict[str, str]):
+    def __init__(self, folder: Path, names: Sequence[str], lock: int, environment: dict[str, str]) -> None:
         """`lock` is the descriptor that keeps others out of the grid, which then holds until the worker has ended."""
         logs = folder / "logs"
         logs.mkdir(exist_ok=True)
@@ -63,6 +63,7 @@ class Process:
         status = self.process.poll()
         if status is None:
             return None
+        assert self.process.stdin is not None  # a pipe, see above
         self.process.stdin.close()
         return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
 
@@ -77,7 +78,7 @@ class Process:
 class Job:
     """A worker on a cluster."""
 
-    def __init__(self, folder: Path, names: Sequence[str], executor: Any, queue: "Queue | None"):
+    def __init__(self, folder: Path, names: Sequence[str], executor: Any, queue: "Queue | None") -> None:
         """`queue` is that of SLURM; None for jobs on this machine."""
         self.folder, self.queue = folder, queue
         self.job = executor.submit(job, folder, list(names))
@@ -137,7 +138,9 @@ class Queue:
 class Places:
     """Where workers are started, so many at a time."""
 
-    def __init__(self, folder: Path, lock: int, grid: Grid, count: int | None, cluster: str, job: dict[str, Any]):
+    def __init__(
+        self, folder: Path, lock: int, grid: Grid, count: int | None, cluster: str, job: dict[str, Any]
+    ) -> None:
         """As the options of `experiments.grid` say. Starts nothing yet; UsageError if it could not."""
         self.folder, self.lock = folder, lock
         self.executor, self.queue = None, None

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from experiments.terminal import say
 from experiments.workers.store import Grid, Status, read_status
-from memrl.evaluation import main_measure, measured, read_evaluation
+from memrl.evaluation import episodes_of, main_measure, measured, read_evaluation, windows_of
 
 
 class Report:
     """Says which cells are done and how long the others will take."""
 
-    def __init__(self, grid: Grid, folder: Path, names: Sequence[str]):
+    def __init__(self, grid: Grid, folder: Path, names: Sequence[str]) -> None:
         """`names` are the cells to be trained."""
         self.folder, self.names = folder, list(names)
         self.ended: dict[str, Status] = {}
@@ -57,10 +57,10 @@ def measure(folder: Path) -> str:
     evaluations = [read_evaluation(path) for path in sorted(folder.glob("seed*/evaluation.json"))]
     if not evaluations:
         return ""
-    if "windows" in evaluations[0]:
-        name, values = "return", [sum(evaluation["windows"][0]["return_per_window"]) for evaluation in evaluations]
+    if windows_of(evaluations[0]):
+        name, values = "return", [sum(windows_of(one)[0]["return_per_window"]) for one in evaluations]
     else:
-        entries = [evaluation["episodes"][0] for evaluation in evaluations]
+        entries = [episodes_of(one)[0] for one in evaluations]
         name = main_measure(entries)
         values = [measured(entry, name)["mean"] for entry in entries]
     return f"{name} {statistics.fmean(values):.2f} ({min(values):.2f} to {max(values):.2f})"

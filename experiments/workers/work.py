@@ -31,7 +31,7 @@ def work(folder: Path, names: Sequence[str], log: str) -> int:
     grid = load_grid(folder)
     # As Ctrl-C: at once, but while a cell is trained, which then is saved first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue] (JAX adds it)
         jax.config.update("jax_compilation_cache_dir", str((folder / "cache").absolute()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     threading.Thread(target=stop_with, args=(folder,), daemon=True).start()

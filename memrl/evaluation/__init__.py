@@ -12,10 +12,12 @@ from memrl.evaluation.result import (
     Means,
     SavedEvaluation,
     WindowsEntry,
+    episodes_of,
     main_measure,
     measured,
     read_evaluation,
     returns_per_window,
+    windows_of,
     write_evaluation,
 )
 from memrl.evaluation.subjects import Measured, Runner, Subject, player_subject, policy_subject
@@ -36,6 +38,7 @@ __all__ = [
     "Subject",
     "WindowsEntry",
     "episode_means",
+    "episodes_of",
     "evaluate",
     "in_context",
     "main_measure",
@@ -46,5 +49,6 @@ __all__ = [
     "read_evaluation",
     "record_trial",
     "returns_per_window",
+    "windows_of",
     "write_evaluation",
 ]

@@ -31,8 +31,8 @@ def evaluate_episodes(
     """
     run = Runner(params[0], config)
     longest = memory.with_capacity(max(setting.trial_length for setting in (trained, *splits.values())))
-    agents: dict[tuple[Any, MemoryConfig], Callable[[Any], Measured]] = {}
-    players: dict[tuple[Any, str], Callable[[Any], Measured]] = {}
+    agents: dict[tuple[Any, MemoryConfig], Callable[[Any], Measured[np.ndarray]]] = {}
+    players: dict[tuple[Any, str], Callable[[Any], Measured[np.ndarray]]] = {}
     entries: list[list[EpisodesEntry]] = [[] for _ in params]
     for split, setting in {None: trained, **splits}.items():
         environment, env_params = setting
@@ -68,7 +68,7 @@ def evaluate_episodes(
     return entries
 
 
-def episode_means(measured: Measured, environment: Any) -> Means:
+def episode_means(measured: Measured[np.ndarray], environment: Any) -> Means:
     """Means over episodes of `environment`, with intervals: `return`, `length`, and `outcomes` by name."""
 
     def summary(values: np.ndarray) -> Interval:

@@ -110,6 +110,16 @@ class SavedEvaluation(Evaluation):
     """Updates that made the parameters."""
 
 
+def windows_of(evaluation: Evaluation) -> list[WindowsEntry]:
+    """How trials of a fixed number of steps went; none where episodes end by the task."""
+    return evaluation.get("windows", [])
+
+
+def episodes_of(evaluation: Evaluation) -> list[EpisodesEntry]:
+    """How episodes went; none where a trial is a fixed number of steps."""
+    return evaluation.get("episodes", [])
+
+
 def main_measure(means: Iterable[Means]) -> Literal["success", "return"]:
     """What says most of episodes that are compared: success if the environment reports it of all, else the return."""
     return "success" if all(one["outcomes"].get("success") for one in means) else "return"
@@ -138,7 +148,7 @@ def write_evaluation(path: str | Path, evaluation: SavedEvaluation) -> None:
 def read_evaluation(path: str | Path, remedy: str = "Evaluate the run again.") -> SavedEvaluation:
     """The evaluation in the file `evaluation.json`; FileError, with a `remedy`, if it is not a whole one."""
     evaluation = read_json(path, SavedEvaluation, remedy)
-    windows, episodes = evaluation.get("windows", []), evaluation.get("episodes", [])
+    windows, episodes = windows_of(evaluation), episodes_of(evaluation)
     missing = [] if windows or episodes else ["windows and episodes"]
     for player in evaluation["players"]:
         of_player = f"{player}_return_per_window"

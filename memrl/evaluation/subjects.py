@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +15,21 @@ from memrl.evaluation.config import EvaluationConfig
 from memrl.networks import ActorCritic
 from memrl.rollout import initial_actor_state, rollout
 
+Array = TypeVar("Array", jax.Array, np.ndarray)
 
-class Measured(NamedTuple):
+
+class Measured(NamedTuple, Generic[Array]):
     """What is measured of every trial, float32 `[B]`, or `[W, B]` over `W` windows. All are sums over steps."""
 
-    reward: jax.Array
+    reward: Array
     """Sum of rewards."""
-    tokens: jax.Array
+    tokens: Array
     """Sum of tokens attended to."""
-    steps: jax.Array
+    steps: Array
     """Number of steps."""
-    over: jax.Array
+    over: Array
     """Number of attempts that ended; of episodes, in tasks that are not made of attempts."""
-    outcomes: dict[str, jax.Array]
+    outcomes: dict[str, Array]
     """What the environment reported when they ended, by name."""
 
 
@@ -36,7 +38,7 @@ class Subject(NamedTuple):
 
     begin: Callable[[jax.Array, Any], Any]
     """`begin(key, env_params) -> state`: the start of the trials. The tasks depend on the key alone."""
-    step: Callable[[Any, Any, Any], tuple[Any, Measured, jax.Array]]
+    step: Callable[[Any, Any, Any], tuple[Any, Measured[jax.Array], jax.Array]]
     """`step(state, params, env_params) -> (state, measured, done)`; `done`, bool `[B]`: the trial or episode ended."""
 
 
@@ -46,7 +48,7 @@ def policy_subject(policy: ActorCritic, environment: Any, num_trials: int) -> Su
     def begin(key: jax.Array, env_params: Any) -> Any:
         return initial_actor_state(policy, environment, env_params, num_trials, key)
 
-    def step(actor: Any, params: Any, env_params: Any) -> tuple[Any, Measured, jax.Array]:
+    def step(actor: Any, params: Any, env_params: Any) -> tuple[Any, Measured[jax.Array], jax.Array]:
         actor, trajectory = rollout(policy, environment, env_params, params, actor, 1)
         now = jax.tree.map(lambda leaf: leaf[0], trajectory)
         tokens = policy.memory.tokens_attended(actor.memory).astype(jnp.float32)
@@ -56,7 +58,9 @@ def policy_subject(policy: ActorCritic, environment: Any, num_trials: int) -> Su
     return Subject(begin, step)
 
 
-def _measured(reward: jax.Array, tokens: jax.Array, over: jax.Array, outcomes: dict[str, jax.Array]) -> Measured:
+def _measured(
+    reward: jax.Array, tokens: jax.Array, over: jax.Array, outcomes: dict[str, jax.Array]
+) -> Measured[jax.Array]:
     told = {name: jnp.where(over, outcome.astype(jnp.float32), 0) for name, outcome in outcomes.items()}
     return Measured(reward.astype(jnp.float32), tokens, jnp.ones_like(tokens), over.astype(jnp.float32), told)
 
@@ -72,8 +76,8 @@ def player_subject(player: Player, agent: Subject, environment: Any) -> Subject:
 
         return jax.vmap(begin_one)(actor.environment, actor.key)
 
-    def step(state: Any, params: Any, env_params: Any) -> tuple[Any, Measured, jax.Array]:
-        def step_one(state: Any) -> tuple[Any, Measured, jax.Array]:
+    def step(state: Any, params: Any, env_params: Any) -> tuple[Any, Measured[jax.Array], jax.Array]:
+        def step_one(state: Any) -> tuple[Any, Measured[jax.Array], jax.Array]:
             player_state, environment_state, key = state
             key, key_act, key_step = jax.random.split(key, 3)
             player_state, action = player.act(key_act, player_state, environment_state, env_params)
@@ -96,7 +100,7 @@ def player_subject(player: Player, agent: Subject, environment: Any) -> Subject:
 class Runner:
     """Compiles and runs what subjects do, its trials split over this process's devices."""
 
-    def __init__(self, params: Any, config: EvaluationConfig):
+    def __init__(self, params: Any, config: EvaluationConfig) -> None:
         self.mesh = sharding.device_mesh(math.gcd(config.num_trials, jax.local_device_count()))
         self.key = jax.random.key(config.seed)
         self.load(params)
@@ -105,15 +109,15 @@ class Runner:
         """Uses other parameters from now on. What is compiled stays, and serves all that have the same shapes."""
         self.params = jax.device_put(params, sharding.shardings(self.mesh, PartitionSpec()))
 
-    def windows(self, subject: Subject, env_params: Any, window: int) -> Callable[[int], Measured]:
+    def windows(self, subject: Subject, env_params: Any, window: int) -> Callable[[int], Measured[np.ndarray]]:
         """A function from the length of a trial to what is measured in its windows, compiled once for all lengths."""
 
         def trials_of(horizon: jax.Array) -> Any:
             return env_params.replace(max_steps_in_episode=horizon)
 
-        def advance(state: Any, params: Any, horizon: jax.Array) -> tuple[Any, Measured]:
+        def advance(state: Any, params: Any, horizon: jax.Array) -> tuple[Any, Measured[jax.Array]]:
             # One step at a time, so that nothing of size [T, B] is ever kept.
-            def step(now: tuple[Any, Measured], _: None) -> tuple[tuple[Any, Measured], None]:
+            def step(now: tuple[Any, Measured[jax.Array]], _: Any) -> tuple[tuple[Any, Measured[jax.Array]], None]:
                 state, sums = now
                 state, measured, _ = subject.step(state, params, trials_of(horizon))
                 return (state, jax.tree.map(jnp.add, sums, measured)), None
@@ -124,7 +128,7 @@ class Runner:
             lambda key, horizon: subject.begin(key, trials_of(horizon)), advance, jnp.int32(0)
         )
 
-        def run(horizon: int) -> Measured:
+        def run(horizon: int) -> Measured[np.ndarray]:
             steps = jnp.int32(horizon)
             state, windows = begin(self.key, steps), []
             for _ in range(horizon // window):
@@ -134,11 +138,11 @@ class Runner:
 
         return run
 
-    def episodes(self, subject: Subject) -> Callable[[Any], Measured]:
+    def episodes(self, subject: Subject) -> Callable[[Any], Measured[np.ndarray]]:
         """A function from environment parameters to what is measured in the first episode of each environment."""
 
-        def play(state: Any, params: Any, env_params: Any) -> tuple[Any, Measured]:
-            def step(now: tuple[Any, Measured, jax.Array]) -> tuple[Any, Measured, jax.Array]:
+        def play(state: Any, params: Any, env_params: Any) -> tuple[Any, Measured[jax.Array]]:
+            def step(now: tuple[Any, Measured[jax.Array], jax.Array]) -> tuple[Any, Measured[jax.Array], jax.Array]:
                 state, sums, over = now
                 state, measured, done = subject.step(state, params, env_params)
                 sums = jax.tree.map(lambda total, new: total + jnp.where(over, 0, new), sums, measured)
@@ -151,7 +155,7 @@ class Runner:
 
         compiled = []
 
-        def run(env_params: Any) -> Measured:
+        def run(env_params: Any) -> Measured[np.ndarray]:
             if not compiled:
                 compiled.extend(self._compile(subject.begin, play, env_params))
             begin, play_to_end = compiled
@@ -159,7 +163,7 @@ class Runner:
 
         return run
 
-    def _nothing(self, subject: Subject, state: Any, env_params: Any) -> Measured:
+    def _nothing(self, subject: Subject, state: Any, env_params: Any) -> Measured[jax.Array]:
         """Sums over no steps."""
         shapes = jax.eval_shape(subject.step, state, self.params, env_params)[1]
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

@@ -30,7 +30,7 @@ def evaluate_windows(
     trial, window = setting.trial_length, config.window_length(setting.trial_length)
     run = Runner(params[0], config)
 
-    def trials_of(subject: Subject) -> Callable[[int], Measured]:
+    def trials_of(subject: Subject) -> Callable[[int], Measured[np.ndarray]]:
         return run.windows(subject, env_params, window)
 
     agent = policy_subject(make_policy(memory), environment, config.num_trials)
@@ -38,7 +38,7 @@ def evaluate_windows(
         name: trials_of(player_subject(player, agent, environment))
         for name, player in hooks(environment).players().items()
     }
-    agents: dict[MemoryConfig, Callable[[int], Measured]] = {}
+    agents: dict[MemoryConfig, Callable[[int], Measured[np.ndarray]]] = {}
     entries: list[list[WindowsEntry]] = [[] for _ in params]
     for horizon in sorted({multiple * trial for multiple in config.horizons}):
         references = {name: play(horizon) for name, play in players.items()}
@@ -75,7 +75,7 @@ def evaluate_windows(
     return entries
 
 
-def outcomes_per_window(measured: Measured) -> dict[str, list[float | None]]:
+def outcomes_per_window(measured: Measured[np.ndarray]) -> dict[str, list[float | None]]:
     """Means over all attempts that ended in a window, `None` where none did."""
     over = measured.over.sum(axis=1)
     return {

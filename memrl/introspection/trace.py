@@ -89,7 +89,7 @@ def facts_of(environment: Any, env_params: Any, now: Now) -> dict[str, tuple[jax
     """The facts of the environment; empty if it has none."""
     actor, facts = now.actor, hooks(environment).facts
     facts = jax.vmap(facts, (0, 0, 0, None))(now.before, actor.inputs.action, actor.environment, env_params)
-    return {name: tuple(fact) for name, fact in facts.items()}
+    return {name: (value, shown) for name, (value, shown) in facts.items()}
 
 
 def trace_trial(

@@ -24,11 +24,12 @@ devices.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memrl.validation import check_choices, check_numbers, check_sizes
 
@@ -55,6 +56,11 @@ class Memory(nn.Module):
     To be looked into (`memrl.introspection`) a memory sows what happens in a step into Flax's `intermediates`. All
     that it sows are gates, 0 where closed and 1 where open, except what `attended` needs.
     """
+
+    if TYPE_CHECKING:  # linen tells neither what `method` returns nor that variables are a dict
+
+        def init(self, *args: Any, **kwargs: Any) -> Any: ...
+        def apply(self, *args: Any, **kwargs: Any) -> Any: ...
 
     attention_names: ClassVar[tuple[str, ...]] = ("attention",)
     """Names of what is sown for `attended`; everything else that is sown is a gate."""
@@ -147,7 +153,7 @@ def parameter_dtype(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
-def rows(state: State, index: jax.Array) -> State:
+def rows(state: State, index: jax.Array | np.ndarray) -> State:
     """The state of the environments `index` (int `[N]`) of a batch; shared scalars stay as they are."""
     return jax.tree.map(lambda leaf: leaf if leaf.ndim == 0 else leaf[index], state)
 

@@ -85,8 +85,11 @@ class ChunkAttention(nn.Module):
         asked, held = first_row.shape[1:]
         if form is None:
             # Products, but for a common factor.
-            costs = {"gather": asked * self.top_k * self.heads, "dense": held * (asked + self.features)}
-            form = min(costs, key=costs.get)
+            costs: dict[Literal["gather", "dense"], int] = {
+                "gather": asked * self.top_k * self.heads,
+                "dense": held * (asked + self.features),
+            }
+            form = min(costs, key=lambda name: costs[name])
         relevance = self._relevance(queries, chunks, first_row)
         newness = TIE * (chunks.numbers - chunks.numbers.max()).astype(relevance.dtype)
         _, chosen = jax.lax.top_k(relevance + newness[None, None], min(self.top_k, held))

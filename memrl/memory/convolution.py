@@ -1,5 +1,7 @@
 """A short causal convolution over time, which many recurrent blocks have in front of their memory."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -38,5 +40,6 @@ class ShortConvolution(nn.Module):
         for age in range(self.width):
             first = self.width - 1 - age
             taps.append(jnp.where((time - age >= began)[..., None], values[first : first + steps], 0))
-        y = sum(weights[None, None] * tap for weights, tap in zip(kernel.astype(self.dtype), taps, strict=True))
+        weighted = [weights[None, None] * tap for weights, tap in zip(kernel.astype(self.dtype), taps, strict=True)]
+        y = functools.reduce(jnp.add, weighted)
         return jnp.stack([tap[-1] for tap in reversed(taps[:-1])], axis=1), y

@@ -67,7 +67,7 @@ class DeltaTokens(NamedTuple):
     """Forget gate `α`, `[T, B, H]`; `None`: 1."""
 
 
-class DeltaLayer(ConvolvedLayer):
+class DeltaLayer(ConvolvedLayer[DeltaNet]):
     """The equations of `DeltaNet`, and, `gated`, of `GatedDeltaNet`. The state is `S`, `[B, H, d, d]`."""
 
     gated: bool

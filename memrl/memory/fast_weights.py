@@ -33,7 +33,7 @@ Chunks of 16 to 64 steps differ by less than a third, except for the delta rule,
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -141,14 +141,18 @@ class FastWeightMemory(Memory):
         return self.config.fully_open
 
 
-class FastWeightLayer(nn.Module):
+Config = TypeVar("Config", bound=FastWeightConfig)
+Convolved = TypeVar("Convolved", bound=ConvolvedConfig)
+
+
+class FastWeightLayer(nn.Module, Generic[Config]):
     """One block: `x + W_o y`. A subclass says how its memory is written and read.
 
     What enters the memory is computed for all steps at once by `tokens`, `read_chunk` carries the memory through the
     steps of a chunk, and `finish` makes `y` of what was read.
     """
 
-    config: FastWeightConfig
+    config: Config
     dtype: jnp.dtype
 
     projected_parts: ClassVar[int] = 3  # queries, keys and values
@@ -206,7 +210,7 @@ class FastWeightLayer(nn.Module):
         return reads
 
 
-class ConvolvedLayer(FastWeightLayer):
+class ConvolvedLayer(FastWeightLayer[Convolved]):
     """A block with a short convolution, and SiLU after it, in front of its memory."""
 
     def setup(self) -> None:
@@ -217,6 +221,7 @@ class ConvolvedLayer(FastWeightLayer):
     def convolve(self, recent: jax.Array | None, x: jax.Array, resets: jax.Array) -> tuple[jax.Array | None, jax.Array]:
         """`SiLU(conv(x))` for finite `x` `[T, B, C]`, and what is recent afterwards."""
         if self.config.convolution > 1:
+            assert recent is not None  # as `recent` of the config makes it
             recent, x = self.convolution(recent, x, resets)
         return recent, nn.silu(x)
 
@@ -228,4 +233,4 @@ def with_ones(values: jax.Array) -> jax.Array:
 
 def remember_long(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
     """Initial biases of forget gates, evenly spaced from 3 to 6: half-lives of about 14 to 280 steps."""
-    return jnp.linspace(3, 6, *shape, dtype=dtype)
+    return jnp.linspace(3, 6, shape[0], dtype=dtype)

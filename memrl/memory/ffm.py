@@ -52,10 +52,8 @@ class FFM(LinearRecurrenceConfig):
         return FFMMemory(self, dtype)
 
 
-class FFMCell(Recurrence):
+class FFMCell(Recurrence[FFM]):
     """The equations of `FFM`."""
-
-    config: FFM
 
     def setup(self) -> None:
         config, wide = self.config, parameter_dtype(self.dtype)

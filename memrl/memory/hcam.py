@@ -286,7 +286,7 @@ class ChunkMemory(Memory):
     def _view_of_many(self, spans: Spans) -> View:
         """Learning: what was carried over and what is new, side by side. Only the tokens that are there are written."""
         config, slots, length = self.config, self.config.capacity + 1, self.config.chunk_length
-        clock, first, steps = spans.index[0], spans.first, spans.steps
+        clock, first, steps = spans.indices[0], spans.first, spans.steps
         visible = spans.visible()
 
         def look(ring: KeysValues, new: KeysValues) -> tuple[list[Block], KeysValues]:
@@ -320,4 +320,4 @@ class ChunkMemory(Memory):
             contents = update_ring(before.contents, new, held_rows, axis=1)
             return chunks, contents, update_ring(before.summaries, summaries, held_chunks, axis=1)
 
-        return View(spans.index, first, spans.number, look, remember)
+        return View(spans.indices, first, spans.number, look, remember)

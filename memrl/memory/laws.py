@@ -62,7 +62,7 @@ class Subject:
         config: MemoryConfig,
         remembers: Callable[[np.ndarray], np.ndarray] = since_reset,
         dtype: jnp.dtype = jnp.float64,
-    ):
+    ) -> None:
         self.config = config
         self.remembers = remembers
         self.dtype = dtype
@@ -262,11 +262,11 @@ def capacity_and_noise_are_no_parameters(subject: Subject) -> None:
             f"The parameters of {config} differ from those of {subject.config}.",
         )
     if roomy != exact:
-        outputs = [
+        more, enough = (
             variant.learn(variant.initial_state(), _inputs(0), RESETS[1])[1]
             for variant in (subject.variant(roomy), subject.variant(exact))
-        ]
-        _same(*outputs, f"A capacity of {STEPS} steps forgets within {STEPS} steps.")
+        )
+        _same(more, enough, f"A capacity of {STEPS} steps forgets within {STEPS} steps.")
 
 
 @_law

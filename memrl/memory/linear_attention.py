@@ -32,7 +32,7 @@ class LinearAttention(FastWeightConfig):
         return self.matrices(batch, dtype, more_rows=1)
 
 
-class LinearAttentionLayer(FastWeightLayer):
+class LinearAttentionLayer(FastWeightLayer[LinearAttention]):
     """The equations of `LinearAttention`. The state is `S` with `z` as its last row, `[B, H, d + 1, d]`."""
 
     def tokens(self, state: jax.Array, x: jax.Array, projected: Projected) -> tuple[jax.Array, Projected]:

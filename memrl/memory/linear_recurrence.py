@@ -13,7 +13,7 @@ LRU, S5 and minGRU are stacks: an input projection, then layers with a residual 
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -73,10 +73,13 @@ def real_and_imaginary(states: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return jnp.concatenate([states.real, states.imag], axis=-1).reshape(*states.shape[:2], -1).astype(dtype)
 
 
-class Recurrence(nn.Module):
+Config = TypeVar("Config", bound=LinearRecurrenceConfig)
+
+
+class Recurrence(nn.Module, Generic[Config]):
     """A linear recurrence with what is before and after it. A subclass has the equations of its config."""
 
-    config: LinearRecurrenceConfig
+    config: Config
     dtype: jnp.dtype
 
     def __call__(self, state: State, x: jax.Array, resets: jax.Array) -> tuple[State, jax.Array]:

@@ -57,10 +57,8 @@ class LRU(RecurrenceStackConfig):
         return RecurrenceStack(self, LRULayer, is_complex=True, dtype=dtype)
 
 
-class LRULayer(Recurrence):
+class LRULayer(Recurrence[LRU]):
     """The equations of `LRU`."""
-
-    config: LRU
 
     def setup(self) -> None:
         config, wide = self.config, parameter_dtype(self.dtype)

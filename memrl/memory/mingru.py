@@ -43,16 +43,14 @@ class MinGRU(RecurrenceStackConfig):
         return RecurrenceStack(self, MinGRULayer, is_complex=False, dtype=dtype)
 
 
-class MinGRULayer(Recurrence):
+class MinGRULayer(Recurrence[MinGRU]):
     """The equations of `MinGRU`."""
-
-    config: MinGRU
 
     def setup(self) -> None:
         config = self.config
 
         def remember_long(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-            return -jnp.log(jnp.linspace(1, config.longest_memory, *shape, dtype=dtype))
+            return -jnp.log(jnp.linspace(1, config.longest_memory, shape[0], dtype=dtype))
 
         self.update_gate = dense(config.state_features, self.dtype, bias_init=remember_long)
         self.candidate = dense(config.state_features, self.dtype)

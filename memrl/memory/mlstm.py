@@ -62,7 +62,7 @@ class MLSTMTokens(NamedTuple):
     """Logarithm of the input gate, `log i` `[T, B, H]`."""
 
 
-class MLSTMLayer(ConvolvedLayer):
+class MLSTMLayer(ConvolvedLayer[MLSTM]):
     """The equations of `MLSTM`."""
 
     projected_parts: ClassVar[int] = 2  # queries and keys

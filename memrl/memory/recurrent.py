@@ -110,12 +110,14 @@ class GRUCell(nn.GRUCell):
 
     @nn.compact
     def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        dtype = jnp.dtype(self.dtype)
+
         def from_input(name: str) -> jax.Array:
-            return dense(self.features, self.dtype, name=name)(inputs)
+            return dense(self.features, dtype, name=name)(inputs)
 
         def from_hidden(name: str, use_bias: bool = False) -> jax.Array:
             orthogonal = nn.initializers.orthogonal()
-            return dense(self.features, self.dtype, use_bias=use_bias, kernel_init=orthogonal, name=name)(carry)
+            return dense(self.features, dtype, use_bias=use_bias, kernel_init=orthogonal, name=name)(carry)
 
         reset = nn.sigmoid(from_input("ir") + from_hidden("hr"))
         keep = nn.sigmoid(from_input("iz") + from_hidden("hz"))

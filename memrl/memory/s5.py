@@ -67,10 +67,8 @@ def hippo_frequencies(pairs: int) -> np.ndarray:
     return np.linalg.eigvalsh(1j * (below - below.T))[pairs:]
 
 
-class S5Layer(Recurrence):
+class S5Layer(Recurrence[S5]):
     """The equations of `S5`."""
-
-    config: S5
 
     def setup(self) -> None:
         config, wide = self.config, parameter_dtype(self.dtype)

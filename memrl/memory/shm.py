@@ -82,7 +82,7 @@ class SHMTokens(NamedTuple):
     """Vector `v_c` of the calibration."""
 
 
-class SHMLayer(FastWeightLayer):
+class SHMLayer(FastWeightLayer[SHM]):
     """The equations of `SHM`."""
 
     def setup(self) -> None:

@@ -179,13 +179,15 @@ class SummaryMemory(Memory):
         resets = jnp.pad(resets.swapaxes(0, 1), padding)
         reach = self.gradient_segments or 0
 
-        def advance(module: SummaryMemory, state: SummaryState, time: jax.Array, tokens: jax.Array, resets: jax.Array):
+        def advance(
+            module: SummaryMemory, state: SummaryState, time: jax.Array, tokens: jax.Array, resets: jax.Array
+        ) -> tuple[SummaryState, jax.Array, jax.Array, jax.Array]:
             return module._read_segment(state, time, tokens, resets, steps)
 
         if config.rematerialise:
             advance = nn.remat(advance, prevent_cse=False)
 
-        def window(module: SummaryMemory, carry, tokens: jax.Array, resets: jax.Array):
+        def window(module: SummaryMemory, carry: Any, tokens: jax.Array, resets: jax.Array) -> tuple[Any, Any]:
             """Reads one segment, or, under truncation, the `reach + 1` segments that its gradient may see."""
             (state, time), _ = carry
             if self.gradient_segments is not None:
@@ -204,7 +206,7 @@ class SummaryMemory(Memory):
             variable_broadcast="params",
             variable_axes={"intermediates": 0},
             split_rngs={"params": False},
-            in_axes=(nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType] (annotated by its default, 0)
             length=max(1, segments - reach),
         )
         (_, state), (hidden, times) = scan(self, ((state, jnp.int32(0)), state), tokens, resets)

@@ -123,7 +123,10 @@ class ContextTransformer(WindowMemory):
         for layer, cache in zip(self.layers, tokens, strict=True):
             queries, new = layer.project(x, turn)
             groups, cache = view.join(cache, new)
-            blocks = [Block(*group, *seen) for group, *seen in zip(groups, view.visible, biases, strict=True)]
+            blocks = [
+                Block(keys, values, visible, bias)
+                for (keys, values), visible, bias in zip(groups, view.visible, biases, strict=True)
+            ]
             x, attention = layer.mix(x, queries, blocks)
             caches.append(cache)
             weights.append(attention)

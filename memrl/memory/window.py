@@ -43,7 +43,7 @@ class WindowState(struct.PyTreeNode):
 class Spans(NamedTuple):
     """`T` new tokens, cut into `S` spans of `K` tokens, the last one filled up; one span if all fit into the window."""
 
-    index: jax.Array
+    indices: jax.Array
     """The index of each new token, int32 `[S K]`."""
     first: jax.Array
     """The index at which the episode of each began, int32 `[B, S K]`."""
@@ -64,9 +64,9 @@ class Spans(NamedTuple):
 
     def visible(self) -> list[jax.Array]:
         """Which of the `N` tokens before its span, and which of its span, each token sees: bool `[B S, K, n]` each."""
-        own = self.index.reshape(self.number, 1, -1)
+        own = self.indices.reshape(self.number, 1, -1)
         before = own[..., :1] - jnp.arange(self.window, 0, -1, dtype=jnp.int32)[None, None]
-        oldest = jnp.maximum(self.first, self.index[None] - (self.window - 1))
+        oldest = jnp.maximum(self.first, self.indices[None] - (self.window - 1))
         oldest = oldest.reshape(-1, self.number, own.shape[-1], 1)
         seen = [(tokens[None] >= oldest) & (tokens[None] <= own.swapaxes(1, 2)[None]) for tokens in (before, own)]
         return [part.reshape(-1, *part.shape[2:]) for part in seen]
@@ -78,10 +78,10 @@ class Spans(NamedTuple):
           ring: `[B, H, N, d]`, before the first token.
           new: `[B S, H, K, d]`.
         """
-        held = ring_index(self.index[0] + self.steps, self.window) - self.index[0]
+        held = ring_index(self.indices[0] + self.steps, self.window) - self.indices[0]
 
         def before(ring: jax.Array, new: jax.Array) -> jax.Array:
-            carried = jnp.roll(ring, -(self.index[0] % self.window), axis=2)[:, None]
+            carried = jnp.roll(ring, -(self.indices[0] % self.window), axis=2)[:, None]
             spans = new.reshape(-1, self.number, *new.shape[1:])
             carried = carried if self.number == 1 else jnp.concatenate([carried, spans[:, :-1]], axis=1)
             return carried.reshape(-1, *ring.shape[1:])
@@ -171,9 +171,9 @@ class WindowMemory(Memory):
     def unroll(self, state: WindowState, xs: jax.Array, resets: jax.Array) -> tuple[WindowState, jax.Array]:
         context = self.config.context
         spans, inputs = cut(state.clock, state.first, xs, resets, context)
-        time = jnp.arange(spans.index.size // spans.number, dtype=jnp.int32)[:, None]
+        time = jnp.arange(spans.indices.size // spans.number, dtype=jnp.int32)[:, None]
         view = View(
-            age=spans.fold(spans.index[None] - spans.first),
+            age=spans.fold(spans.indices[None] - spans.first),
             distances=[time + jnp.arange(context, 0, -1, dtype=jnp.int32)[None], time - time.T],
             visible=spans.visible(),
             join=spans.join,

@@ -190,9 +190,10 @@ def plot_beside_published(
             axes.set_ylim(-0.6, len(names) - 0.4)
             axes.set_title(setting, fontsize="medium")
             axes.set_xlabel(xlabel)
-        ours = axes.plot([], [], "o", color="0.4", markersize=6, label="ours")
-        theirs = axes.plot([], [], "D", color="black", fillstyle="none", markersize=7, label=f"published, {note}")
-        axes.figure.legend(handles=[*ours, *theirs], loc="outside upper center", ncols=2, frameon=False)
+        last = drawn[-1]
+        ours = last.plot([], [], "o", color="0.4", markersize=6, label="ours")
+        theirs = last.plot([], [], "D", color="black", fillstyle="none", markersize=7, label=f"published, {note}")
+        last.figure.legend(handles=[*ours, *theirs], loc="outside upper center", ncols=2, frameon=False)
     return [Path(path).with_suffix(f".{kind}") for kind in FORMATS]
 
 

@@ -16,16 +16,16 @@ FORMATS = ("png", "svg")
 """Formats of pictures that may go into a paper: of all but those of the curves of one run."""
 
 
-def legend_above(axes) -> None:
+def legend_above(axes: Any) -> None:
     # In the axes it could cover a line.
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0)
 
 
-def legend_beside(axes) -> None:
+def legend_beside(axes: Any) -> None:
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def mark_time(axes, x: float, name: str) -> None:
+def mark_time(axes: Any, x: float, name: str) -> None:
     """A vertical line with its name."""
     axes.axvline(x, color="0.4", linewidth=1)
     axes.annotate(

@@ -61,6 +61,7 @@ def attention_figure(maps: Mapping[str, np.ndarray], events: Events) -> Any:
 
     figure, panels = _timeline(len(maps), 2.3, events, "shown to the agent; framed: the same steps")
     most = max(float(seen.max()) for seen in maps.values())
+    images = []
     for axes, (name, seen) in zip(panels, maps.items(), strict=True):
         image = axes.imshow(
             np.ma.masked_less_equal(seen.T, 1e-6),
@@ -71,12 +72,13 @@ def attention_figure(maps: Mapping[str, np.ndarray], events: Events) -> Any:
             interpolation="nearest",
             extent=(0, len(seen), 0, seen.shape[1]),
         )
+        images.append(image)
         for first, last in (run for told in events.shown.values() for run in _runs(told)):
             width = _forgotten_at(events, first) - first
             axes.add_patch(Rectangle((first, first), width, last - first, fill=False, edgecolor=SHOWN, linewidth=0.7))
         axes.set_title(name, fontsize="medium", loc="left")
         axes.set_ylabel("step attended to")
-    figure.colorbar(image, ax=panels, label="attention weight (mean over heads)", pad=0.02, aspect=30)
+    figure.colorbar(images[-1], ax=panels, label="attention weight (mean over heads)", pad=0.02, aspect=30)
     return figure
 
 
@@ -190,7 +192,7 @@ def _ages(ages: Sequence[int] | None) -> str:
 class Film:
     """A figure over time that is uncovered step by step."""
 
-    def __init__(self, figure: Any, steps: int, dots_per_inch: int = 100):
+    def __init__(self, figure: Any, steps: int, dots_per_inch: int = 100) -> None:
         """`figure`: by `attention_figure` or `gates_figure`, over `steps` steps."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 

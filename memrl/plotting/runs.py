@@ -111,12 +111,12 @@ def window_centres(entry: Mapping[str, Any], window: int) -> np.ndarray:
     return (np.arange(len(entry["return_per_window"])) + 0.5) * window
 
 
-def _player_lines(axes, time: np.ndarray, players: Sequence[str], entry: Mapping[str, Any]) -> None:
+def _player_lines(axes: Any, time: np.ndarray, players: Sequence[str], entry: Mapping[str, Any]) -> None:
     for name, (colour, style) in zip(players, cycle(REFERENCES), strict=False):
         axes.plot(time, entry[f"{name}_return_per_window"], color=colour, linestyle=style, label=name)
 
 
-def _line_with_interval(axes, time: np.ndarray, entry: Mapping[str, Any], color, **style) -> None:
+def _line_with_interval(axes: Any, time: np.ndarray, entry: Mapping[str, Any], color: str, **style: Any) -> None:
     low, high = entry["return_per_window_low"], entry["return_per_window_high"]
     axes.fill_between(time, low, high, color=color, alpha=0.2, linewidth=0)
     axes.plot(time, entry["return_per_window"], color=color, **style)
