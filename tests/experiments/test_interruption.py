@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments.training.stop import SIGNALS, StopRequest
+from experiments.training.stop import StopRequest
 from memrl.checkpoint import Checkpointer
 
 REPOSITORY = Path(__file__).parents[2]
@@ -18,7 +18,9 @@ REPOSITORY = Path(__file__).parents[2]
 # Requests to stop
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2], ids=lambda one: one.name
+)
 def test_a_signal_is_a_request_to_stop(number, capfd):
     before = signal.getsignal(number)
     with StopRequest() as stop:
