@@ -9,6 +9,7 @@ import importlib.util
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import TracebackType
 
@@ -19,7 +20,8 @@ def _say(kind: type[BaseException], error: BaseException, trace: TracebackType |
     """What is left uncaught; that a package cannot be used is answered in a sentence, wherever it is imported first."""
     if isinstance(error, ImportError) and error.name in ("gymnax", "envs", "memrl"):
         print(error, file=sys.stderr)
-    else:
+    # So do the writes of a checkpoint that TensorStore's threads still end when another one, which is told, has failed.
+    elif threading.current_thread() is threading.main_thread() or str(error) != "Event loop is closed":
         sys.__excepthook__(kind, error, trace)
 
 

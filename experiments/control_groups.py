@@ -31,7 +31,7 @@ def control_groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
             if is_version_1 if controllers else kind == "cgroup2":
                 top = root / at.lstrip("/")
                 # In a container the path may be as the host sees it, of which only a part, or nothing, is mounted.
-                inside = PurePosixPath(path).is_relative_to(mounted) and ".." not in path
+                inside = PurePosixPath(path).is_relative_to(mounted)
                 here = top / PurePosixPath(path).relative_to(mounted) if inside else top
                 for folder in (here, *here.parents):
                     yield folder

@@ -137,7 +137,7 @@ def test_sharded_state_moves_to_other_devices(tmp_path):
         assert on_two_devices[name].sharding == shardings[name]
 
 
-def test_a_full_disk_loses_nothing_that_is_saved(tmp_path, full_disk, capfd):
+def test_a_full_disk_loses_nothing_that_is_saved(tmp_path, full_disk, capfd, caplog):
     """The error comes from the background, at the next save or at the end. Then there is room again."""
     save(tmp_path, 1)
     large = {"array": jax.random.normal(jax.random.key(0), (50_000,))}
@@ -150,6 +150,7 @@ def test_a_full_disk_loses_nothing_that_is_saved(tmp_path, full_disk, capfd):
             checkpointer.save(3, large, {})
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
     assert capfd.readouterr() == ("", "")
+    assert not [record.message for record in caplog.records if record.exc_info]
     save(tmp_path, 2)
     for update in (1, 2):
         assert_identical(Checkpointer(tmp_path).restore(template(), update)[0], make_state(update))

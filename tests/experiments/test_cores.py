@@ -54,6 +54,7 @@ def test_version_1(cores, quota, expected):
 def test_version_1_in_a_container_that_sees_paths_of_its_host(cores):
     files = {f"{CPU}/cpu.cfs_quota_us": "600000", f"{CPU}/cpu.cfs_period_us": "100000"}
     assert cores("4:cpu,cpuacct:/docker/123", V1.format(mounted="/docker/123"), files) == 6
+    assert cores("4:cpu,cpuacct:/", V1.format(mounted="/docker/123"), files) == 6
     assert cores("4:cpu,cpuacct:/../docker/123", V1.format(mounted="/"), files) == 6
 
 
