@@ -88,10 +88,10 @@ def test_the_wheel(tmp_path, run_python):
     (name,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
     metadata = email.message_from_bytes(wheel.read(name))
     assert metadata["Version"] == memrl.__version__
-    assert set(metadata.get_all("Provides-Extra")) == {"cuda", "tpu", "cluster", "docs", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {"cuda", "tpu", "cluster", "docs", "dev", "mutants"}
     required = [Requirement(line) for line in metadata.get_all("Requires-Dist")]
     assert [it for it in required if not it.marker] == requirements()
-    for extra in ("cuda", "tpu", "cluster", "docs", "dev"):
+    for extra in ("cuda", "tpu", "cluster", "docs", "dev", "mutants"):
         of_extra = [it for it in required if it.marker and it.marker.evaluate({"extra": extra})]
         assert [f"{it.name}{it.extras}{it.specifier}" for it in of_extra] == [
             f"{it.name}{it.extras}{it.specifier}" for it in requirements(extra)
