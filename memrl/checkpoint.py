@@ -28,10 +28,6 @@ from jax.experimental import multihost_utils
 
 from memrl.files import StorageError
 
-# Orbax logs, with its traceback, every error in each of the threads that it passes through on its way to who waits for
-# the save, where it is raised as well.
-logging.getLogger("absl").addFilter(lambda record: not (record.exc_info and "orbax" in Path(record.pathname).parts))
-
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be written or read, in one sentence for the person at the terminal."""
@@ -89,6 +85,7 @@ class Checkpointer:
     def _manager(self) -> Any:
         import orbax.checkpoint as ocp  # here and below, since many commands need no checkpoint, and it takes its time
 
+        logging.getLogger("absl").addFilter(_is_news)  # once there is one, which Orbax makes
         # The latest two are kept, never the best: what is evaluated is the end of training, not its luckiest moment.
         # The older one is there should the newest get damaged. Temporary folders are left over from killed processes.
         options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
@@ -242,6 +239,11 @@ def _check_readable(folder: Path, number: int, part: str | None) -> None:
 def _field(path: str) -> str:
     """The field of a state in which a path begins."""
     return re.split(r"[.\[/]", path, maxsplit=1)[0]
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for an error that Orbax logs: in each thread that it passes through on its way to where it is raised."""
+    return not (record.exc_info and "orbax" in Path(record.pathname).parts)
 
 
 def _leaves(tree: Any, part: str | None = None) -> list[tuple[str, Any]]:
