@@ -273,7 +273,7 @@ def fails(capsys, monkeypatch, *arguments: object) -> str:
         command_line.main(run.run)
     assert caught.value.code == command_line.BAD_INPUT
     said = capsys.readouterr()
-    assert said.out == "" or re.fullmatch(r"\d+ parameters; training needs about [^\n]*\n", said.out)
+    assert said.out == "" or re.fullmatch(r"[\d,]+ parameters; training needs about [^\n]*\n", said.out)
     assert said.err.endswith("\n") and said.err.count("\n") == 1
     return said.err.strip()
 
