@@ -16,11 +16,21 @@ from types import TracebackType
 from experiments.cores import usable_cores
 
 
+def _raised_in(trace: TracebackType | None) -> str | None:
+    """The module whose code raised the error."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return None if trace is None else trace.tb_frame.f_globals.get("__name__")
+
+
 def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What is left uncaught; that a package cannot be used is answered in a sentence, wherever it is imported first."""
+    """What is left uncaught. Answered in a sentence, wherever it is found out first, is that a package cannot be used,
+    and that JAX does not know what an environment variable asks for."""
     if isinstance(error, ImportError) and error.name in ("gymnax", "envs", "memrl"):
         print(error, file=sys.stderr)
-    # So do the writes of a checkpoint that TensorStore's threads still end when another one, which is told, has failed.
+    elif _raised_in(trace) in ("jax._src.config", "jax._src.xla_bridge"):
+        print(f"JAX cannot start as its environment variables ask for: {error}", file=sys.stderr)
+    # TensorStore's threads still end writes of a checkpoint after one has failed, which is told: they say nothing.
     elif threading.current_thread() is threading.main_thread() or str(error) != "Event loop is closed":
         sys.__excepthook__(kind, error, trace)
 

@@ -80,6 +80,10 @@ def main(tool: Callable[[Sequence[str]], int]) -> NoReturn:
     except BrokenPipeError:  # what is printed goes to a program that has read enough of it
         drop_output()
         status = 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.filename is None:
+            raise
+        status = _complain(f"{error.filename}: {error.strerror}.", BAD_INPUT)
     except KeyboardInterrupt:
         status = _complain("Interrupted.", 128 + signal.SIGINT)
     sys.exit(status)

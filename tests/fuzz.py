@@ -34,7 +34,6 @@ from typing import Any
 
 HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
-os.environ.update(JAX_PLATFORMS="cpu", WANDB_MODE="disabled", MPLBACKEND="Agg")
 
 MOST_LINES = 3
 """Lines of an answer."""
@@ -438,11 +437,11 @@ def serve(connection: Any, template: Path) -> None:
 def try_apart(case: Case, template: Path) -> Outcome:
     """Tries a case in a process of its own, as a user would start it."""
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), **dict(case.environment)}
-    script = (
-        "import sys; sys.argv = sys.argv[1:2] + sys.argv[2:]; import fuzz; from experiments import command_line, run;"
-        "fuzz.patched(); run.train = run.examine = fuzz.raise_would_start;"
-        "import importlib; tool = importlib.import_module('experiments.' + sys.argv[0]);"
-        "\ntry: command_line.main(tool.run)\nexcept fuzz.WouldStart: print('would start')"
+    script = (  # as if it were started with -m, but for what is patched
+        "import importlib, sys; tool, *arguments = sys.argv[1:]; sys.argv = ['-m']; import experiments, fuzz;"
+        "from experiments import command_line, run; fuzz.patched(); run.train = run.examine = fuzz.raise_would_start;"
+        "sys.argv = [tool, *arguments]; module = importlib.import_module('experiments.' + tool);"
+        "\ntry: command_line.main(module.run)\nexcept fuzz.WouldStart: print('would start')"
     )
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
@@ -532,6 +531,7 @@ def main() -> int:
     parser.add_argument("--variables", type=float, default=0.04, help="share of cases with environment variables")
     parser.add_argument("--apart", type=float, default=0.03, help="share of the others in processes of their own")
     options = parser.parse_args()
+    os.environ.update(JAX_PLATFORMS="cpu", WANDB_MODE="disabled", MPLBACKEND="Agg")  # a case may say otherwise
 
     numbers = range(options.cases) if options.only is None else options.only
     shares = options.damaged, options.variables, options.apart

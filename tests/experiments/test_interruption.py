@@ -138,3 +138,12 @@ def test_a_folder_of_the_user_that_hides_ours_is_named(run_python, tmp_path, nam
         "-c", "import sys; sys.path.append(sys.argv.pop()); import experiments", REPOSITORY, cwd=tmp_path
     )
     assert process.stderr.endswith(f"ImportError: {sentence}")
+
+
+# What JAX is told by its environment variables
+
+
+def test_an_environment_variable_that_jax_cannot_follow_is_named(run_python):
+    process = run_python("-m", "experiments.run", "--list", env={"JAX_ENABLE_X64": "maybe"})
+    sentence = "JAX cannot start as its environment variables ask for: invalid truth value 'maybe' for environment "
+    assert (process.returncode, process.stdout, process.stderr) == (1, "", f"{sentence}'JAX_ENABLE_X64'\n")

@@ -437,6 +437,7 @@ def test_numbers():
     [
         ([], "Name at least one folder of a run, or one that has runs below it.\n"),
         (["nowhere"], "There is no folder nowhere.\n"),
+        ([300 * "x"], f"{300 * 'x'}: File name too long.\n"),
         (["empty"], "There is no run in empty: neither it nor a folder below it has a config.json.\n"),
         (["runs", "--output", "file"], "file cannot be the folder of a report: File exists.\n"),
         (["runs", "--outputs", "x"], "There is no option --outputs; did you mean --output?\n"),
