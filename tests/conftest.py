@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,12 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):  # removed since, a
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("WANDB_MODE", "disabled")
+
+# A process ignores what the one that started it ignored: under `nohup`, or in the background of a script, the
+# processes of the tests would not see the signals that they are sent.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 import jax  # noqa: E402  (it reads the variables above when it is imported)
 
